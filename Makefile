@@ -1,0 +1,67 @@
+# Every target works on a fresh clone, with nothing but Python >= 3.11 and make: what it needs goes into .venv first.
+#   make demo ARGS="--backend opencl"     PYTHON=python3.13 make test     make test ARGS="-k matmul"
+
+# The first Python on the path that is new enough; say PYTHON=... to choose another.
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow bench lint types docs dev size clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.test ## Train a classifier on 1,797 real handwritten digits, in seconds.
+	$(BIN)/hal train $(ARGS)
+
+test: $(VENV)/.test ## Run the plain tests.
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+slow: $(VENV)/.test ## Run the slow tests.
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+bench: $(VENV)/.test ## Measure: time of an op, steps per second, import time, peak memory.
+	$(BIN)/python -m pytest tests/bench -s $(ARGS)
+
+lint: $(VENV)/.dev ## Check style, formatting and who imports whom.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev ## Check types: mypy is the gate, pyright the second opinion.
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+docs: $(VENV)/.docs ## Build the documentation into site/.
+	$(BIN)/mkdocs build --strict
+
+dev: $(VENV)/.dev ## Install the tools of a developer, and the hooks that run them before a commit.
+	$(BIN)/pre-commit install
+
+size: ## Count lines of Python by folder, and name the files that grew long.
+	@find hal nn backends plugins tests -name '*.py' -exec wc -l {} + 2>/dev/null | awk '$$2 != "total" { \
+		split($$2, part, "/"); folder = part[1]; if (folder == "backends" || folder == "plugins") folder = folder "/" part[2]; \
+		lines[folder] += $$1; files[folder]++; total += $$1; if ($$1 > 400) long = long sprintf("%7d  %s\n", $$1, $$2) } \
+		END { for (folder in lines) printf "%7d lines  %4d files  %s\n", lines[folder], files[folder], folder | "sort -k5"; \
+		close("sort -k5"); printf "%7d lines in all\n", total; if (long) printf "over 400 lines:\n%s", long }'
+
+clean: ## Remove .venv and all that was built.
+	rm -rf $(VENV) build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp for each set of extras: made last, so that an install which broke off is begun again,
+# and older than pyproject.toml once a dependency or an entry point changes there.
+$(VENV)/.test: EXTRAS := test
+$(VENV)/.dev: EXTRAS := dev,test
+$(VENV)/.docs: EXTRAS := docs,test
+$(VENV)/.test $(VENV)/.dev $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[$(EXTRAS)]"
+	@touch $@
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "HAL needs Python 3.11 or newer, and none is on the path; say make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "HAL needs Python 3.11 or newer, $(PYTHON) is older; say make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
