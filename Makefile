@@ -58,10 +58,11 @@ $(VENV)/.test: EXTRAS := test
 $(VENV)/.dev: EXTRAS := dev,test
 $(VENV)/.docs: EXTRAS := docs,test
 $(VENV)/.test $(VENV)/.dev $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[$(EXTRAS)]"
+	@echo "Installing HAL with its extras $(EXTRAS) into $(VENV): once, until pyproject.toml changes."
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[$(EXTRAS)]"
 	@touch $@
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "HAL needs Python 3.11 or newer, and none is on the path; say make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "HAL needs Python 3.11 or newer, $(PYTHON) is older; say make PYTHON=/path/to/python" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
