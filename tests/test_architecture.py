@@ -138,12 +138,12 @@ def hardware_decisions(tree: ast.Module) -> Iterator[ast.AST]:
         return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.split(":")[0] in HARDWARE
 
     for node in ast.walk(tree):
-        if isinstance(node, ast.Compare) and any(names_hardware(side) for side in (node.left, *node.comparators)):
-            yield node
-        if isinstance(node, ast.MatchValue) and names_hardware(node.value):
-            yield node
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and any(map(names_hardware, node.args)):
-            if node.func.attr in {"startswith", "endswith"}:
+        match node:
+            case ast.Compare(left=left, comparators=others) if any(map(names_hardware, [left, *others])):
+                yield node
+            case ast.Call(func=ast.Attribute(attr="startswith" | "endswith"), args=args) if any(map(names_hardware, args)):
+                yield node
+            case ast.MatchValue(value=value) if names_hardware(value):
                 yield node
 
 
