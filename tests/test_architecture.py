@@ -139,12 +139,16 @@ def hardware_decisions(tree: ast.Module) -> Iterator[ast.AST]:
 
     for node in ast.walk(tree):
         match node:
-            case ast.Compare(left=left, comparators=others) if any(map(names_hardware, [left, *others])):
-                yield node
-            case ast.Call(func=ast.Attribute(attr="startswith" | "endswith"), args=args) if any(map(names_hardware, args)):
-                yield node
-            case ast.MatchValue(value=value) if names_hardware(value):
-                yield node
+            case ast.Compare(left=left, comparators=others):
+                asked = [left, *others]
+            case ast.Call(func=ast.Attribute(attr="startswith" | "endswith"), args=arguments):
+                asked = arguments
+            case ast.MatchValue(value=value):
+                asked = [value]
+            case _:
+                asked = []
+        if any(map(names_hardware, asked)):
+            yield node
 
 
 def test_no_decision_by_device_name_outside_backends() -> None:
