@@ -1,0 +1,190 @@
+"""The loader: an epoch of batches from a dataset, shuffled, read ahead in threads, and put on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+import numpy as np
+
+import hal
+from hal.errors import StateError
+from nn.data.collate import move_tensors, stack, to_tensors
+from nn.data.dataset import read_batch
+from nn.data.prefetch import OrderedMap
+from nn.data.sampler import BatchSampler, RandomSampler, SequentialSampler
+
+Collate = Callable[[list[Any]], Any]
+
+
+class DataLoader:
+    """Iterating yields the batches of one pass over a dataset.
+
+    Args:
+        dataset: anything with `__getitem__` and `__len__`, such as a `Dataset`.
+        batch_size: items in a batch.
+        shuffle: a new random order in each pass.
+        sampler: yields the indices of a pass instead; excludes `shuffle`.
+        batch_sampler: yields lists of indices; excludes `batch_size`, `shuffle`, `sampler` and `drop_last`.
+        num_workers: threads that read ahead; 0 reads each batch when it is asked for. The batches are the same.
+        collate_fn: makes a batch of a list of items, and is passed on as it is; `default_collate` if not given.
+        drop_last: leave out a last batch that is not full.
+        generator: a seed for `shuffle`, or a `hal.Generator` to draw it from; without one, hal's global generator.
+        prefetch_factor: batches that are read ahead for each thread.
+        device: where the batches' tensors are put. Without one, arrays and numbers become tensors on the default
+            device, and what are tensors already stay where they are.
+
+    The order of pass n follows from the seed and n alone. `state_dict()` between two passes has both, and a loader of
+    another run that gets them with `load_state_dict` continues with the same batches.
+
+    The threads end with the pass, with the first error, and when its iterator is dropped. An error of the dataset is
+    raised in the loop with its own type, where the batch would have come, and with a note of the item that caused it.
+    Items are read by several threads at once, so random numbers drawn in `__getitem__` come in no fixed order.
+
+    >>> [batch.tolist() for batch in DataLoader(range(5), batch_size=2)]
+    [[0, 1], [2, 3], [4]]
+
+    Source: torch.utils.data.DataLoader, with threads where it has processes.
+
+    Raises:
+        ValueError: for sizes that are no positive integers, and settings that exclude each other.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        *,
+        sampler: Iterable[int] | None = None,
+        batch_sampler: Iterable[Sequence[int]] | None = None,
+        num_workers: int = 0,
+        collate_fn: Collate | None = None,
+        drop_last: bool = False,
+        generator: int | hal.Generator | None = None,
+        prefetch_factor: int = 2,
+        device: Any = None,
+    ) -> None:
+        for name, value, least in [("num_workers", num_workers, 0), ("prefetch_factor", prefetch_factor, 1)]:
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"DataLoader needs {name} to be an integer of at least {least}, got {value!r}")
+        if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
+            raise ValueError(
+                "DataLoader(batch_sampler=...) decides on the batches alone: leave out batch_size, shuffle, sampler "
+                "and drop_last"
+            )
+        if sampler is not None and shuffle:
+            raise ValueError("DataLoader takes its order from sampler or from shuffle, got both: leave one out")
+        if sampler is None:
+            sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+        self.dataset = dataset
+        self.sampler = sampler
+        self.batch_sampler = BatchSampler(sampler, batch_size, drop_last) if batch_sampler is None else batch_sampler
+        self.batch_size = batch_size if batch_sampler is None else None
+        self.drop_last = drop_last
+        self.num_workers = int(num_workers)
+        self.prefetch_factor = int(prefetch_factor)
+        self.collate_fn = collate_fn
+        self.generator = generator
+        self.device = device
+
+    def __iter__(self) -> Iterator[Any]:
+        return _Pass(self)
+
+    def __len__(self) -> int:
+        if not isinstance(self.batch_sampler, Sized):
+            raise TypeError(f"{type(self.batch_sampler).__name__} has no length, so neither has its DataLoader")
+        return len(self.batch_sampler)
+
+    def read(self, indices: Sequence[int]) -> Any:
+        """One batch, with arrays where they are yet to become tensors. Called from the worker threads."""
+        if self.collate_fn is None:
+            batch = self._read_at_once(indices)
+            if batch is not None:
+                return batch
+        items = [self._item(index) for index in indices]
+        try:
+            return stack(items) if self.collate_fn is None else self.collate_fn(items)
+        except Exception as error:
+            error.add_note(f"DataLoader was making a batch of the items {_short(indices)} of {self._name()}")
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed and the number of the next pass; empty if the order is always the same.
+
+        A sampler of one's own takes part by having `state_dict` and `load_state_dict` itself.
+        """
+        source = self._stateful()
+        return {} if source is None else dict(source.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue with the pass that would have come next for the loader that wrote `state`.
+
+        Raises:
+            StateError: if `state` is not of a loader like this one.
+        """
+        source = self._stateful()
+        if source is not None:
+            source.load_state_dict(state)
+            return
+        if state:
+            raise StateError(
+                f"this DataLoader has nothing to restore, as it always reads in the same order, got a state with "
+                f"{sorted(state)}: build it with shuffle=True as the one that was saved"
+            )
+
+    def _stateful(self) -> Any:
+        """What keeps the order between passes, or None."""
+        for source in (self.batch_sampler, getattr(self.batch_sampler, "sampler", None)):
+            if hasattr(source, "state_dict") and hasattr(source, "load_state_dict"):
+                return source
+        return None
+
+    def _read_at_once(self, indices: Sequence[int]) -> Any:
+        try:
+            return read_batch(self.dataset, np.asarray(indices, np.int64))
+        except Exception as error:
+            for index in indices:  # to name the item that is at fault, where there is one
+                self._item(index)
+            error.add_note(f"DataLoader was reading the items {_short(indices)} of {self._name()}")
+            raise
+
+    def _item(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except Exception as error:
+            error.add_note(f"DataLoader was reading item {index} of {self._name()}")
+            raise
+
+    def _name(self) -> str:
+        return type(self.dataset).__name__
+
+
+class _Pass(Iterator[Any]):
+    """One pass over a loader's dataset. Tensors are made here, in the loop's own thread and with its default device."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+        self._batches = OrderedMap(
+            loader.read,
+            loader.batch_sampler,
+            threads=loader.num_workers,
+            ahead=loader.num_workers * loader.prefetch_factor,
+            name="DataLoader worker",
+        )
+
+    def __next__(self) -> Any:
+        batch = next(self._batches)
+        if self._loader.collate_fn is None:
+            return to_tensors(batch, self._loader.device)
+        return batch if self._loader.device is None else move_tensors(batch, self._loader.device)
+
+    def close(self) -> None:
+        """End the pass and its threads now; dropping the iterator does the same."""
+        self._batches.close()
+
+
+def _short(indices: Sequence[int]) -> str:
+    """The first few indices, for a message."""
+    shown = [str(index) for index in indices[:8]]
+    return f"[{', '.join(shown)}{', ...' if len(indices) > len(shown) else ''}]"

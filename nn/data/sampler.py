@@ -1,0 +1,192 @@
+"""In which order a loader reads its items: samplers yield indices, and a shuffled order follows from its seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import hal
+from hal.errors import StateError
+
+T_co = TypeVar("T_co", covariant=True)
+_WORD = 2**64  # a Philox key is two 64-bit words: the seed and the stream
+
+
+class Sampler(Generic[T_co]):
+    """Base of the samplers: iterating yields the indices of one pass, `len` says how many.
+
+    Any iterable does as a sampler; this class gives it a name and a type (torch.utils.data.Sampler).
+    """
+
+    def __iter__(self) -> Iterator[T_co]:
+        raise NotImplementedError(f"{type(self).__name__} has no __iter__: write one that yields the indices of a pass")
+
+
+class SequentialSampler(Sampler[int]):
+    """The items in their own order: 0, 1, 2, ... (torch.utils.data.SequentialSampler)."""
+
+    def __init__(self, data_source: Sized) -> None:
+        self.data_source = data_source
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self.data_source)))
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+
+class RandomSampler(Sampler[int]):
+    """A new random order in each pass, the same one whenever the seed and the number of the pass are.
+
+    Args:
+        data_source: anything with a length.
+        replacement: draw each index anew, so that one may come twice and another not at all.
+        num_samples: indices in a pass; the length of the data if not given.
+        generator: a seed, or a `hal.Generator` that the seed is drawn from, once, when it is first needed. Without
+            one it is drawn from hal's global generator, so that `hal.manual_seed` decides.
+
+    The order does not depend on the device, the platform or the release of NumPy. `set_epoch` goes to a given pass;
+    `state_dict` and `load_state_dict` continue a run with the pass that would have come next.
+
+    Source: torch.utils.data.RandomSampler; the keys that are sorted are Philox4x64-10 (Salmon et al., "Parallel
+    Random Numbers: As Easy as 1, 2, 3", 2011).
+
+    Raises:
+        ValueError: for a seed outside 64 bits, or a number of samples that is not positive.
+    """
+
+    def __init__(
+        self,
+        data_source: Sized,
+        replacement: bool = False,
+        num_samples: int | None = None,
+        generator: int | hal.Generator | None = None,
+    ) -> None:
+        if num_samples is not None and num_samples < 1:
+            raise ValueError(f"RandomSampler needs num_samples to be a positive integer or None, got {num_samples}")
+        self.data_source = data_source
+        self.replacement = replacement
+        self.generator = generator
+        self.epoch = 0
+        self._num_samples = num_samples
+        self._seed = check_seed(generator, "RandomSampler") if isinstance(generator, int) else None
+
+    @property
+    def num_samples(self) -> int:
+        """Indices in a pass."""
+        return len(self.data_source) if self._num_samples is None else self._num_samples
+
+    @property
+    def seed(self) -> int:
+        """What every order of this sampler follows from; drawn at the first question if none was given."""
+        if self._seed is None:
+            self._seed = draw_seed(self.generator)
+        return self._seed
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the pass with this number the next one."""
+        self.epoch = epoch
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The indices of the pass with this number: shape (num_samples,), int64."""
+        size = len(self.data_source)
+        if not size:
+            return np.empty(0, np.int64)
+        if self.replacement:
+            keys = _philox(self.seed, epoch).random_raw(self.num_samples)
+            return (keys % np.uint64(size)).astype(np.int64)
+        rounds = -(-self.num_samples // size)
+        return permutation(size, self.seed, epoch, rounds=rounds)[: self.num_samples]
+
+    def __iter__(self) -> Iterator[int]:
+        # The pass is counted when it begins, not when its first index is asked for: two iterators are two passes.
+        order = self.order(self.epoch)
+        self.epoch += 1
+        return iter(order.tolist())
+
+    def __len__(self) -> int:
+        return self.num_samples if len(self.data_source) else 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The seed and the number of the next pass."""
+        return {"seed": self.seed, "epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue where the sampler that wrote `state` would have begun its next pass.
+
+        Raises:
+            StateError: if `state` is not what `state_dict` returns.
+        """
+        if set(state) != {"seed", "epoch"}:
+            raise StateError(f"RandomSampler needs a state with 'seed' and 'epoch', got {sorted(state)}")
+        seed, epoch = check_seed(int(state["seed"]), "RandomSampler"), int(state["epoch"])
+        self._seed, self.epoch = seed, epoch
+
+
+class BatchSampler(Sampler[list[int]]):
+    """Groups the indices of another sampler into lists of `batch_size` (torch.utils.data.BatchSampler).
+
+    Args:
+        sampler: any iterable of indices.
+        batch_size: indices in a batch; the last one may have fewer.
+        drop_last: leave out a last batch that is not full.
+
+    Raises:
+        ValueError: if `batch_size` is not a positive integer.
+    """
+
+    def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool = False) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"a batch size must be a positive integer, got {batch_size!r}")
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self._batches(iter(self.sampler))
+
+    def _batches(self, indices: Iterator[int]) -> Iterator[list[int]]:
+        batch: list[int] = []
+        for index in indices:
+            batch.append(index)
+            if len(batch) == self.batch_size:
+                yield batch
+                batch = []
+        if batch and not self.drop_last:
+            yield batch
+
+    def __len__(self) -> int:
+        if not isinstance(self.sampler, Sized):
+            raise TypeError(f"{type(self.sampler).__name__} has no length, so the number of its batches is not known")
+        full, rest = divmod(len(self.sampler), self.batch_size)
+        return full + (1 if rest and not self.drop_last else 0)
+
+
+def permutation(size: int, seed: int, stream: int, *, rounds: int = 1) -> NDArray[np.int64]:
+    """`rounds` random orders of 0 ... size - 1, one after the other: shape (rounds * size,), int64.
+
+    Random 64-bit keys are sorted, because the raw bits of Philox are fixed by its definition; what NumPy's own
+    `permutation` makes of them may change between releases.
+    """
+    source = _philox(seed, stream)
+    orders = [np.argsort(source.random_raw(size), kind="stable") for _ in range(rounds)]
+    return np.concatenate(orders).astype(np.int64, copy=False)
+
+
+def _philox(seed: int, stream: int) -> np.random.Philox:
+    return np.random.Philox(key=np.array([seed % _WORD, stream % _WORD], np.uint64))
+
+
+def check_seed(seed: int, who: str) -> int:
+    """The seed, or a ValueError that names `who` asked for it."""
+    if not 0 <= seed < _WORD:
+        raise ValueError(f"{who} needs a seed from 0 to 2**64 - 1, got {seed}")
+    return seed
+
+
+def draw_seed(generator: hal.Generator | None) -> int:
+    """A seed from hal's global generator, or from this one, which is thereby advanced."""
+    return int(hal.randint(0, 2**31 - 1, (1,), generator=generator).item())
