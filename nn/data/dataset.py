@@ -128,7 +128,7 @@ def random_split(
         ValueError: if the lengths do not sum to the length of the dataset, or the fractions to 1.
     """
     sizes = _sizes(len(dataset), lengths)
-    seed = check_seed(generator, "random_split") if isinstance(generator, int) else draw_seed(generator)
+    seed = check_seed(generator, "random_split") if isinstance(generator, int | np.integer) else draw_seed(generator)
     order = permutation(len(dataset), seed, _SPLIT)
     ends = np.cumsum(sizes)
     return [Subset(dataset, order[end - size : end].tolist()) for size, end in zip(sizes, ends, strict=True)]

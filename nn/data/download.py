@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import sys
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Sequence
@@ -87,5 +88,7 @@ def _download(url: str, path: Path, title: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the names of temporary files."""
-    return str(getattr(error, "reason", None) or error or type(error).__name__)
+    """What went wrong, in one phrase."""
+    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+        return str(error.reason)
+    return str(error) or type(error).__name__

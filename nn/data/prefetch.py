@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import queue
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from typing import Generic, TypeVar
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-PATIENCE = 2.0  # seconds that closing waits for a thread that is in the middle of a task
+PATIENCE = 2.0  # seconds that closing waits for threads that are in the middle of a task
 
 
 class Crew:
@@ -48,10 +49,11 @@ class Crew:
                 self._tasks.get_nowait()
         for _ in self._threads:
             self._tasks.put(None)
+        end = time.monotonic() + PATIENCE
         for thread in self._threads:
             # The garbage collector may close a crew from any thread, one of its own included.
             if thread is not threading.current_thread():
-                thread.join(PATIENCE)
+                thread.join(max(0.0, end - time.monotonic()))
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None and not self._closed.is_set():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,7 @@ class RandomSampler(Sampler[int]):
         self.generator = generator
         self.epoch = 0
         self._num_samples = num_samples
-        self._seed = check_seed(generator, "RandomSampler") if isinstance(generator, int) else None
+        self._seed = check_seed(generator, "RandomSampler") if isinstance(generator, int | np.integer) else None
 
     @property
     def num_samples(self) -> int:
@@ -122,7 +122,7 @@ class RandomSampler(Sampler[int]):
         """
         if set(state) != {"seed", "epoch"}:
             raise StateError(f"RandomSampler needs a state with 'seed' and 'epoch', got {sorted(state)}")
-        seed, epoch = check_seed(int(state["seed"]), "RandomSampler"), int(state["epoch"])
+        seed, epoch = check_seed(state["seed"], "RandomSampler"), int(state["epoch"])
         self._seed, self.epoch = seed, epoch
 
 
@@ -139,10 +139,10 @@ class BatchSampler(Sampler[list[int]]):
     """
 
     def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool = False) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise ValueError(f"a batch size must be a positive integer, got {batch_size!r}")
         self.sampler = sampler
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)
         self.drop_last = drop_last
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -180,11 +180,11 @@ def _philox(seed: int, stream: int) -> np.random.Philox:
     return np.random.Philox(key=np.array([seed % _WORD, stream % _WORD], np.uint64))
 
 
-def check_seed(seed: int, who: str) -> int:
+def check_seed(seed: int | np.integer[Any], who: str) -> int:
     """The seed, or a ValueError that names `who` asked for it."""
-    if not 0 <= seed < _WORD:
+    if not 0 <= int(seed) < _WORD:
         raise ValueError(f"{who} needs a seed from 0 to 2**64 - 1, got {seed}")
-    return seed
+    return int(seed)
 
 
 def draw_seed(generator: hal.Generator | None) -> int:

@@ -1,0 +1,434 @@
+"""The loader: the same batches with and without threads, errors that name the item, and no thread left behind."""
+
+import contextlib
+import gc
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hal
+from hal.errors import StateError
+from nn.data import BatchSampler, DataLoader, Dataset, Digits, RandomSampler, Subset, TensorDataset
+from nn.data.prefetch import OrderedMap
+
+WORKERS = [0, 1, 3]
+
+
+class Slow(Dataset[int]):
+    """Items take a different time each, so that threads finish out of order; who read which is kept."""
+
+    def __init__(self, size: int = 20, fail: dict[int, BaseException] | None = None) -> None:
+        self.size = size
+        self.fail = fail or {}
+        self.readers: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        time.sleep((index * 7 % 5) / 2000)
+        self.readers[index] = threading.current_thread().name
+        if index in self.fail:
+            raise self.fail[index]
+        return index * 10
+
+
+def workers() -> list[str]:
+    """The threads of loaders that are alive."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("DataLoader")]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    yield
+    assert not workers()
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_workers", WORKERS)
+def test_batches_come_in_order_whatever_the_threads_do(num_workers: int) -> None:
+    dataset = Slow(11)
+
+    batches = [batch.tolist() for batch in DataLoader(dataset, 4, num_workers=num_workers)]
+
+    assert batches == [[0, 10, 20, 30], [40, 50, 60, 70], [80, 90, 100]]
+    assert len(set(dataset.readers.values())) == max(1, num_workers)
+    assert ("MainThread" in dataset.readers.values()) == (num_workers == 0)
+
+
+def shuffled(dataset: Any, num_workers: int, **settings: Any) -> list[Any]:
+    """Three passes over a dataset."""
+    loader = DataLoader(dataset, 8, shuffle=True, generator=5, num_workers=num_workers, **settings)
+    return [[part.tolist() for part in batch] for _ in range(3) for batch in loader]
+
+
+@pytest.mark.parametrize("num_workers", WORKERS[1:])
+@pytest.mark.parametrize(
+    "dataset",
+    [Digits(train=False), Digits(train=False, transform=lambda image: image * 2), Subset(Digits(), range(0, 300, 7))],
+    ids=["at once", "one by one", "subset"],
+)
+def test_shuffling_does_not_depend_on_the_number_of_workers(dataset: Any, num_workers: int) -> None:
+    assert shuffled(dataset, num_workers, prefetch_factor=3) == shuffled(dataset, 0)
+
+
+def test_a_batch_read_at_once_equals_one_made_of_items() -> None:
+    digits = Digits(train=False)
+
+    at_once = next(iter(DataLoader(digits, 50)))
+    by_item = next(iter(DataLoader(Digits(train=False, target_transform=int), 50)))
+
+    assert isinstance(at_once, list)
+    for one, other in zip(at_once, by_item, strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_each_pass_has_its_own_order() -> None:
+    loader = DataLoader(range(40), 40, shuffle=True, generator=0)
+    first, second = next(iter(loader)).tolist(), next(iter(loader)).tolist()
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(40))
+
+
+def test_manual_seed_decides_without_a_generator() -> None:
+    def order() -> list[int]:
+        hal.manual_seed(3)
+        return [item for batch in DataLoader(range(30), 4, shuffle=True) for item in batch.tolist()]
+
+    assert order() == order()
+
+
+def test_two_passes_can_run_side_by_side() -> None:
+    loader = DataLoader(range(12), 3, num_workers=2)
+    pairs = [(one.tolist(), two.tolist()) for one, two in zip(loader, loader, strict=True)]
+    assert pairs == [(batch, batch) for batch in ([0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11])]
+
+
+@pytest.mark.parametrize(
+    ("settings", "batches"),
+    [
+        ({"batch_size": 2}, [[0, 1], [2, 3], [4]]),
+        ({"batch_size": 2, "drop_last": True}, [[0, 1], [2, 3]]),
+        ({"batch_size": 9, "drop_last": True}, []),
+        ({"batch_size": 2, "sampler": [4, 0, 4]}, [[4, 0], [4]]),
+        ({"batch_sampler": [[3], [], [1, 2]], "collate_fn": list}, [[3], [], [1, 2]]),
+        ({"batch_sampler": BatchSampler(range(3), 2)}, [[0, 1], [2]]),
+    ],
+)
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_samplers_and_sizes(settings: dict[str, Any], batches: list[list[int]], num_workers: int) -> None:
+    loader = DataLoader(range(5), num_workers=num_workers, **settings)
+    assert len(loader) == len(batches)
+    assert [batch if isinstance(batch, list) else batch.tolist() for batch in loader] == batches
+
+
+def test_what_collate_fn_makes_is_passed_on_as_it_is() -> None:
+    loader = DataLoader(
+        [1, 2, 3], 2, collate_fn=lambda items: {"sum": sum(items), "array": np.array(items)}, num_workers=1
+    )
+    first, second = loader
+    assert (first["sum"], second["sum"]) == (3, 3)
+    assert isinstance(first["array"], np.ndarray)
+
+
+def test_a_batch_shares_no_memory_with_the_dataset() -> None:
+    features = np.zeros((4, 2), np.float32)
+    for (batch,) in DataLoader(TensorDataset(features), 4):
+        batch.fill_(1.0)
+    assert not features.any()
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+def test_batches_are_put_on_the_device() -> None:
+    cpu = hal.device("cpu")
+    dataset = TensorDataset(np.zeros((4, 2), np.float32), hal.tensor([1, 2, 3, 4]))
+    for loader in (
+        DataLoader(dataset, 2, device="cpu"),
+        DataLoader(dataset, 2, device=cpu, num_workers=1),
+        DataLoader(dataset, 2, device="cpu", collate_fn=lambda items: [items[0][0], items[1][1]]),
+        DataLoader(dataset, 2),
+    ):
+        assert all(part.device == cpu for batch in loader for part in batch)
+
+
+# --- continuing a run -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("generator", [None, 17])
+def test_a_restored_loader_continues_with_the_same_batches(generator: int | None, num_workers: int) -> None:
+    def passes(loader: Any, count: int) -> list[list[int]]:
+        return [[item for batch in loader for item in batch.tolist()] for _ in range(count)]
+
+    whole = DataLoader(range(23), 5, shuffle=True, generator=generator, num_workers=num_workers)
+    passes(whole, 2)
+    state = whole.state_dict()
+    rest = passes(whole, 2)
+
+    resumed = DataLoader(range(23), 5, shuffle=True, generator=generator)
+    resumed.load_state_dict(state)
+
+    assert state == {"seed": state["seed"], "epoch": 2}
+    assert passes(resumed, 2) == rest
+
+
+def test_a_loader_without_shuffling_has_no_state() -> None:
+    loader = DataLoader(range(4))
+    assert loader.state_dict() == {}
+    loader.load_state_dict({})
+    with pytest.raises(StateError, match=r"always reads in the same order, got a state with \['epoch', 'seed'\]"):
+        loader.load_state_dict({"seed": 1, "epoch": 2})
+
+
+def test_the_state_of_a_sampler_in_a_batch_sampler_is_kept_too() -> None:
+    loader = DataLoader(range(9), batch_sampler=BatchSampler(RandomSampler(range(9), generator=4), 3))
+    list(loader)
+    assert loader.state_dict() == {"seed": 4, "epoch": 1}
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def consume(loader: Any) -> tuple[list[Any], BaseException | None]:
+    """The batches of a pass up to its error, and the error."""
+    seen = []
+    try:
+        for batch in loader:
+            seen.append(batch.tolist())
+    except Exception as error:
+        return seen, error
+    return seen, None
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"batch_size": 0}, ValueError, "a batch size must be a positive integer, got 0"),
+        ({"num_workers": -1}, ValueError, "num_workers to be an integer of at least 0, got -1"),
+        ({"num_workers": 1.5}, ValueError, r"num_workers to be an integer of at least 0, got 1\.5"),
+        ({"prefetch_factor": 0}, ValueError, "prefetch_factor to be an integer of at least 1, got 0"),
+        ({"sampler": [0], "shuffle": True}, ValueError, "from sampler or from shuffle, got both"),
+        ({"batch_sampler": [[0]], "batch_size": 2}, ValueError, "leave out batch_size, shuffle, sampler and drop_last"),
+        ({"batch_sampler": [[0]], "drop_last": True}, ValueError, "decides on the batches alone"),
+        ({"shuffle": True, "generator": -3}, ValueError, r"a seed from 0 to 2\*\*64 - 1, got -3"),
+    ],
+)
+def test_settings_that_mean_nothing(settings: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        DataLoader(range(3), **settings)
+
+
+def test_a_loader_of_unknown_length_says_so() -> None:
+    with pytest.raises(TypeError, match="generator has no length"):
+        len(DataLoader(range(3), sampler=(i for i in range(3))))
+    with pytest.raises(TypeError, match="generator has no length, so neither has its DataLoader"):
+        len(DataLoader(range(3), batch_sampler=([i] for i in range(3))))
+
+
+@pytest.mark.parametrize("num_workers", WORKERS)
+def test_an_error_in_the_dataset_is_raised_where_its_batch_would_have_come(num_workers: int) -> None:
+    dataset = Slow(20, fail={9: OSError("bad sector")})
+
+    seen, error = consume(DataLoader(dataset, 2, num_workers=num_workers))
+
+    assert seen == [[0, 10], [20, 30], [40, 50], [60, 70]]
+    assert isinstance(error, OSError)
+    assert str(error) == "bad sector"
+    assert error.__notes__ == ["DataLoader was reading item 9 of Slow"]
+    assert "__getitem__" in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_ends_the_pass(num_workers: int) -> None:
+    batches = iter(DataLoader(Slow(20, fail={2: ValueError("no")}), num_workers=num_workers))
+    assert [next(batches).item(), next(batches).item()] == [0, 10]
+    with pytest.raises(ValueError, match="no"):
+        next(batches)
+    assert not workers()
+    assert list(batches) == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_stop_iteration_in_a_dataset_does_not_end_the_loop_in_silence(num_workers: int) -> None:
+    with pytest.raises(RuntimeError, match="StopIteration was raised while a batch was being read") as caught:
+        list(DataLoader(Slow(4, fail={1: StopIteration()}), num_workers=num_workers))
+    assert caught.value.__cause__.__notes__ == ["DataLoader was reading item 1 of Slow"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_index_out_of_range_is_named(num_workers: int) -> None:
+    dataset = TensorDataset(np.arange(3))
+    with pytest.raises(IndexError, match="TensorDataset has 3 items, got index 7") as caught:
+        list(DataLoader(dataset, 2, sampler=[0, 7], num_workers=num_workers))
+    assert caught.value.__notes__ == ["DataLoader was reading item 7 of TensorDataset"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_in_collate_names_the_batch(num_workers: int) -> None:
+    ragged = [np.zeros(size) for size in (2, 2, 2, 3)]
+    with pytest.raises(ValueError, match=r"got \(2,\) in item 0 and \(3,\) in item 1 of the batch") as caught:
+        list(DataLoader(ragged, 2, num_workers=num_workers))
+    assert caught.value.__notes__ == ["DataLoader was making a batch of the items [2, 3] of list"]
+
+
+def test_an_error_of_a_whole_batch_is_told_with_its_items() -> None:
+    class Broken(TensorDataset):
+        def read_batch(self, indices: Any) -> Any:
+            raise MemoryError("too large")
+
+    with pytest.raises(MemoryError, match="too large") as caught:
+        next(iter(DataLoader(Broken(np.arange(20)), 10)))
+    assert caught.value.__notes__ == ["DataLoader was reading the items [0, 1, 2, 3, 4, 5, 6, 7, ...] of Broken"]
+
+
+@pytest.mark.parametrize("num_workers", WORKERS)
+def test_an_error_in_a_sampler_comes_after_the_batches_before_it(num_workers: int) -> None:
+    def indices() -> Iterator[int]:
+        yield 0
+        yield 1
+        raise LookupError("no more")
+
+    seen, error = consume(DataLoader(range(5), sampler=indices(), num_workers=num_workers))
+
+    assert seen == [[0], [1]]
+    assert isinstance(error, LookupError)
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
+
+
+def test_threads_run_while_a_pass_does_and_end_with_it() -> None:
+    batches = iter(DataLoader(Slow(6), num_workers=3))
+    next(batches)
+    assert workers() == ["DataLoader worker 0", "DataLoader worker 1", "DataLoader worker 2"]
+    assert len(list(batches)) == 5
+    assert not workers()
+
+
+def leave_by_break(loader: Any) -> None:
+    for _ in loader:
+        break
+
+
+def leave_by_error(loader: Any) -> None:
+    with contextlib.suppress(ZeroDivisionError):
+        for _ in loader:
+            raise ZeroDivisionError
+
+
+def leave_unread(loader: Any) -> None:
+    iter(loader)
+
+
+def leave_in_a_cycle(loader: Any) -> None:
+    cycle: list[Any] = [iter(loader)]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+
+
+def leave_closed(loader: Any) -> None:
+    batches = iter(loader)
+    next(batches)
+    batches.close()
+    assert not workers()
+    assert list(batches) == []
+
+
+@pytest.mark.parametrize(
+    "leave", [leave_by_break, leave_by_error, leave_unread, leave_in_a_cycle, leave_closed], ids=lambda f: f.__name__
+)
+def test_an_abandoned_pass_takes_its_threads_along(leave: Callable[[Any], None]) -> None:
+    for _ in range(3):
+        leave(DataLoader(Slow(100), num_workers=2))
+        assert not workers()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Give other threads the time to bring something about."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_no_more_is_read_ahead_than_was_asked_for() -> None:
+    dataset = Slow(50)
+    batches = iter(DataLoader(dataset, 2, num_workers=2, prefetch_factor=3))
+    wait_until(lambda: len(dataset.readers) == 2 * 2 * 3)
+    next(batches)
+    wait_until(lambda: len(dataset.readers) == 2 * (2 * 3 + 1))
+    time.sleep(0.05)
+    assert len(dataset.readers) == 2 * (2 * 3 + 1)
+
+
+def test_reading_goes_on_while_the_loop_works() -> None:
+    dataset = Slow(8)
+    for number, _ in enumerate(DataLoader(dataset, num_workers=2)):
+        wait_until(lambda number=number: number + 1 in dataset.readers or number == 7)
+
+
+def test_a_thread_that_collects_the_pass_does_not_wait_for_itself() -> None:
+    """The garbage collector may run in a worker, and then closes its own crew."""
+    errors: list[Any] = []
+    hold: list[Any] = []
+
+    def task(number: int) -> int:
+        if number == 1:
+            while not hold:
+                time.sleep(0.001)
+            hold.clear()
+        return number
+
+    results = OrderedMap(task, range(4), threads=2, ahead=4, name="DataLoader test")
+    before, sys.unraisablehook = sys.unraisablehook, errors.append
+    try:
+        hold.append(results)
+        del results
+        wait_until(lambda: not workers())
+    finally:
+        sys.unraisablehook = before
+    assert not errors
+
+
+PROGRAM = """
+import time
+from nn.data import DataLoader
+
+class Stuck:
+    def __len__(self):
+        return 100
+    def __getitem__(self, index):
+        if index >= {stuck}:
+            time.sleep(60)
+        return index
+
+batches = iter(DataLoader(Stuck(), num_workers=2))
+print(next(batches).item(), flush=True)
+{end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("stuck", "end", "code"),
+    [(100, "", 0), (100, "raise SystemExit(3)", 3), (1, "", 0)],
+    ids=["idle threads", "exit code", "a read that never ends"],
+)
+def test_the_interpreter_exits_while_a_pass_is_open(stuck: int, end: str, code: int) -> None:
+    start = time.perf_counter()
+    program = PROGRAM.format(stuck=stuck, end=end)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (code, "0\n", "")
+    assert time.perf_counter() - start < 20
