@@ -1,4 +1,7 @@
-"""All that the author of a backend or plugin imports: the backend contract, the kernel table, and the hooks."""
+"""All that the author of a backend or plugin imports: the backend contract, the kernel table, and the hooks.
+
+A backend answers five questions: `name`, `kernels`, `devices()`, `upload()`, `download()`. All else has a default.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 
 from hal import dtypes
+from hal.device import Device
 from hal.dtypes import DType
 from hal.errors import DeviceError
 from hal.op import Array, Op
@@ -17,9 +21,13 @@ from hal.spec import Spec
 if TYPE_CHECKING:
     import click
 
-    from hal.device import Device
+__all__ = [
+    "API_VERSION", "Array", "Backend", "Buffer", "DType", "Device", "Kernel", "Kernels", "Op", "Spec", "Unavailable",
+    "hookimpl",
+]  # fmt: skip
 
 API_VERSION = 1
+OLDEST_API_VERSION = 1  # plugins built for an older one are refused
 Buffer = Any  # a backend's own business: nothing outside it looks inside
 Function = TypeVar("Function", bound=Callable[..., Any])
 When = Callable[..., bool]
@@ -82,3 +90,115 @@ class Kernels:
 
     def __contains__(self, op: Op) -> bool:
         return op.name in self._by_op
+
+
+class Unavailable(DeviceError):
+    """Raised by `Backend.devices` when there is none: the reason, and what cures it."""
+
+    def __init__(self, reason: str, cure: str = "") -> None:
+        super().__init__(f"{reason}; {cure}" if cure else reason)
+        self.reason = reason
+        self.cure = cure
+
+
+class Backend:
+    """Devices of one kind, their memory, and the kernels that run on them.
+
+    A subclass gives `name`, `kernels`, `devices`, `upload` and `download`; whatever else it can do better than the
+    defaults here, it overrides. Nothing outside the backend looks inside a buffer.
+
+    Attributes:
+        name: what users write: `HAL_BACKEND=name`.
+        kernels: the table of kernels.
+        priority: the available backend with the highest is the default; below zero is never chosen by itself.
+        dtypes: the element types that buffers can have.
+        training: whether ops that record a gradient may run here.
+        views: whether movement kernels return buffers that share memory with their input; needs `write`.
+        host_memory: whether buffers lie in host memory, so that copies from and to it are cheap.
+    """
+
+    name: str
+    kernels: Kernels
+    priority: int = 0
+    dtypes: frozenset[DType] = frozenset(dtypes.ALL)
+    training: bool = True
+    views: bool = False
+    host_memory: bool = False
+
+    def devices(self) -> list[Device]:
+        """The devices that are there, in a stable order.
+
+        Raises:
+            Unavailable: there is none, and this is why.
+        """
+        raise Unavailable(f"{type(self).__name__} does not say which devices it has", "let it answer devices()")
+
+    def upload(self, array: Array, device: Device) -> Buffer:
+        """A new buffer on `device` with the contents of a host array, which may change afterwards."""
+        raise DeviceError(f"backend {self.name} cannot take data from the host: let it answer upload()")
+
+    def download(self, buffer: Buffer, spec: Spec) -> Array:
+        """A new host array with the contents of `buffer`."""
+        raise DeviceError(f"backend {self.name} cannot give data to the host: let it answer download()")
+
+    def copy(self, buffer: Buffer, spec: Spec, source: Device, target: Device) -> Buffer | None:
+        """A copy of `buffer`, which lives on `source`, in the memory of `target`, a device of this backend.
+
+        None (the default) means that there is no direct way and the host is used.
+        """
+        return None
+
+    def write(self, buffer: Buffer, value: Buffer, spec: Spec) -> None:
+        """Overwrite `buffer` with `value`, of the same spec, in place. Needed where `views` is true."""
+        raise DeviceError(f"backend {self.name} declares views, so it must answer write()")
+
+    def shares(self, buffer: Buffer, other: Buffer) -> bool:
+        """Whether a movement kernel that was given `other` returned a view of its memory in `buffer`."""
+        return self.views
+
+    def wrap(self, array: Array, device: Device) -> Buffer | None:
+        """A buffer that shares the memory of a host array, or None where that is impossible."""
+        return None
+
+    def expose(self, buffer: Buffer, spec: Spec) -> Array | None:
+        """A host array that shares the memory of `buffer`, or None where that is impossible."""
+        return None
+
+    def prepare(self, op: Op, kernel: Kernel, specs: tuple[Spec, ...], outs: tuple[Spec, ...]) -> Callable[..., Any]:
+        """What is called for every call of `op` on these specs: asked once, then kept. Default: the kernel itself."""
+        return kernel.run
+
+    def synchronize(self, device: Device) -> None:
+        """Wait until all work given to `device` is done."""
+        return None
+
+    def max_memory(self, device: Device) -> int | None:
+        """Bytes that `device` can hold, or None if that is not known."""
+        return None
+
+    def describe(self, device: Device) -> dict[str, str]:
+        """What `hal devices -v` shows: driver, limits, versions."""
+        return {}
+
+    def __repr__(self) -> str:
+        return f"<backend {self.name}>"
+
+
+class Hooks:
+    """The hooks that a plugin may implement, each marked with `hookimpl` in its module."""
+
+    @hookspec
+    def hal_backends(self) -> Iterable[Backend]:  # type: ignore[empty-body]
+        """Backends to add."""
+
+    @hookspec
+    def hal_ops(self) -> Iterable[Op]:  # type: ignore[empty-body]
+        """Ops to add to the table."""
+
+    @hookspec
+    def hal_kernels(self) -> Mapping[str, Kernels]:  # type: ignore[empty-body]
+        """Kernels to add to existing backends, by backend name. They are asked before the backend's own."""
+
+    @hookspec
+    def hal_commands(self) -> Iterable[click.Command]:  # type: ignore[empty-body]
+        """Commands to add to the `hal` command line."""

@@ -12,7 +12,7 @@ import numpy as np
 from hal import dtypes, ops
 from hal.dtypes import DType
 from hal.errors import DTypeError
-from hal.op import Array, Cost, Grads, Op, Rng, Sample, Specs, Tolerance
+from hal.op import Array, Cost, Grads, Op, Rng, Sample, Settings, Specs, Tolerance
 from hal.spec import Spec, broadcast_shapes
 from hal.tolerance import opencl
 
@@ -51,6 +51,11 @@ def numeric(*given: DType) -> tuple[DType, ...]:
     return ((wanted if wanted.kind != "bool" else dtypes.DEFAULT_INT),) * len(given)
 
 
+def as_they_are(*given: DType) -> tuple[DType, ...]:
+    """Each input in the type it has."""
+    return given
+
+
 def same_result(dtype: DType) -> DType:
     """The result has the dtype of the (promoted) inputs."""
     return dtype
@@ -78,6 +83,32 @@ def unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
     if stretched:
         g = ops.sum(g, axis=stretched, keepdims=True)
     return ops.reshape(g, shape=shape) if g.shape != shape else g
+
+
+def zero(g: Tensor, *rest: Tensor, **settings: Any) -> Tensor:
+    """The gradient of a function that is constant almost everywhere: zeros like `g`, even where `g` is NaN."""
+    return ops.cast(ops.less(g, g), dtype=g.dtype)
+
+
+def in_float32(decompose: Callable[..., Any]) -> Callable[..., Any]:
+    """A decomposition into many roundings, made so that half-precision inputs go through float32 and round once."""
+
+    def decompose_wide(*xs: Tensor, **settings: Any) -> Tensor:
+        half = xs[0].dtype
+        if half not in (dtypes.float16, dtypes.bfloat16):
+            return decompose(*xs, **settings)
+        y = decompose(*(ops.cast(x, dtype=dtypes.float32) for x in xs), **settings)
+        return ops.cast(y, dtype=half) if y.dtype is dtypes.float32 else y
+
+    return decompose_wide
+
+
+def horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """The polynomial with these coefficients, highest power first."""
+    y = x * coefficients[0] + coefficients[1]
+    for c in coefficients[2:]:
+        y = y * x + c
+    return y
 
 
 def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,48 +140,64 @@ def integers(rng: Rng, shape: tuple[int, ...], low: int = -9, high: int = 10, dt
     return rng.integers(low, high, shape).astype(dtype)
 
 
-_SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, 1e-30, 3e30], np.float32)
+SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, 1e-30, 3e30)
+ORDINARY = SPECIAL[:-2]  # for what a device works out from a quotient, which extremes make too large to be exact
 _SHAPES: dict[int, list[tuple[tuple[int, ...], ...]]] = {
     1: [((2, 3),), ((),), ((0, 3),), ((5,),)],
     2: [((2, 3), (2, 3)), ((2, 3), (3,)), ((2, 1), (1, 3)), ((), (4,)), ((0, 3), (1, 3)), ((3, 1, 2), (4, 1))],
     3: [((2, 3),) * 3, ((2, 1), (3,), ()), ((0, 2), (2,), (1,))],
 }
 LARGE = 70_000  # more elements than fit a first-level cache, and not a multiple of any block
+_INTEGERS = (("int", np.int8), ("int", np.int32), ("int", np.int64), ("uint", np.uint8), ("uint", np.uint32))
 
 
 def _elementwise_samples(
-    arity: int, domains: tuple[Domain, ...], kinds: tuple[str, ...], special: bool, settings: dict[str, Any]
+    kinds: tuple[str, ...],
+    domains: tuple[Domain, ...],
+    whole: tuple[tuple[int, int], ...],
+    special: tuple[float, ...],
+    variants: tuple[Settings, ...],
+    extra: Callable[[Rng], Iterator[Sample]] | None,
 ) -> Callable[[Rng], Iterator[Sample]]:
+    arity = len(domains)
+
     def samples(rng: Rng) -> Iterator[Sample]:
-        def draw(shapes: tuple[tuple[int, ...], ...]) -> tuple[Array, ...]:
+        def draw(*shapes: tuple[int, ...]) -> tuple[Array, ...]:
             return tuple(uniform(rng, s, *d) for s, d in zip(shapes, domains, strict=True))
 
+        usual = variants[0]
         if "float" in kinds:
             for shapes in _SHAPES[arity]:
-                yield Sample(draw(shapes), settings)
-            yield Sample(tuple(x[::-1] for x in draw(((4, 3),) * arity)), settings)  # negative strides
-            yield Sample(tuple(x.T for x in draw(((4, 3),) * arity)), settings)
-            yield Sample(draw(((LARGE,),) * arity), settings, smooth=False)
+                yield Sample(draw(*shapes), usual)
+            yield Sample(tuple(x[::-1] for x in draw(*((4, 3),) * arity)), usual)  # negative strides
+            yield Sample(tuple(x.T for x in draw(*((4, 3),) * arity)), usual)
+            yield Sample(draw(*((LARGE,),) * arity), usual, smooth=False)
+            for given in variants[1:]:
+                yield Sample(draw(*_SHAPES[arity][0]), given)
             if special:
-                grid = np.meshgrid(*[_SPECIAL] * arity, indexing="ij")
-                yield Sample(tuple(g.reshape(-1).copy() for g in grid), settings, smooth=False)
-        for kind, numpy in (("int", np.int32), ("int", np.int64), ("uint", np.uint8), ("uint", np.uint32)):
+                grid = np.meshgrid(*[np.array(special, np.float32)] * arity, indexing="ij")
+                for given in variants:
+                    yield Sample(tuple(g.reshape(-1).copy() for g in grid), given, smooth=False)
+        for kind, dtype in _INTEGERS:
             if kind in kinds:
-                low = max(-9, int(np.ceil(domains[0][0] * 4))) if kind == "int" else 1
-                drawn = tuple(integers(rng, (3, 4), max(low, int(np.ceil(d[0]))), 10, numpy) for d in domains)
-                if all(d[0] > 0 or d == (-2.0, 2.0) for d in domains):
-                    drawn = tuple(np.where(x == 0, 1, x).astype(numpy) for x in drawn)  # no division by zero
-                yield Sample(drawn, settings, smooth=False, exact=True)
+                bounds = [(low if kind == "int" else max(low, 0), high) for low, high in whole]
+                drawn = tuple(integers(rng, (3, 4), *b, dtype) for b in bounds)
+                yield Sample(drawn, usual, smooth=False, exact=True)
         if "bool" in kinds:
-            yield Sample(tuple(rng.random((2, 3)) < 0.5 for _ in range(arity)), settings, smooth=False, exact=True)
+            yield Sample(tuple(rng.random((2, 9)) < 0.5 for _ in range(arity)), usual, smooth=False, exact=True)
         if "complex" in kinds:
             pairs = (rng.normal(size=(2, 3)) + 1j * rng.normal(size=(2, 3)) for _ in range(arity))
-            yield Sample(tuple(p.astype(np.complex64) for p in pairs), settings, smooth=False, exact=True)
+            yield Sample(tuple(p.astype(np.complex64) for p in pairs), usual, smooth=False, exact=True)
+        if extra is not None:
+            yield from extra(rng)
 
     return samples
 
 
+# The builder.
+
 GradientOfInput = Callable[..., Any] | None
+REQUIRED = inspect.Parameter.empty  # in `settings`: one without a default
 
 
 def elementwise(
@@ -162,10 +209,14 @@ def elementwise(
     promote: Callable[..., tuple[DType, ...]] = common,
     result: Callable[[DType], DType] = same_result,
     kinds: tuple[str, ...] = REAL_NUMBERS,
-    domain: Domain | tuple[Domain, ...] = (-2.0, 2.0),
-    special: bool = True,
+    check: Callable[..., None] | None = None,
     settings: dict[str, Any] | None = None,
-    inputs: tuple[str, ...] = (),
+    variants: tuple[Settings, ...] = ({},),
+    domain: Domain | tuple[Domain, ...] = (-2.0, 2.0),
+    whole: tuple[int, int] | tuple[tuple[int, int], ...] = (-9, 10),
+    special: tuple[float, ...] = SPECIAL,
+    extra: Callable[[Rng], Iterator[Sample]] | None = None,
+    wide: bool = True,
     flops: int = 1,
     tolerance: Tolerance | None = None,
     no_gradient: str = "",
@@ -179,25 +230,33 @@ def elementwise(
         gradient: for one input a function `(g, y, x, **settings)`; for several a tuple of such functions, one per
             input, each called only if its input needs a gradient (None: no gradient to that input). The sums that
             broadcasting asks for are added here.
+        decompose: the op in simpler ops, of inputs that already have the promoted dtypes.
         result: from the promoted dtype to that of the result.
         kinds: the kinds of dtype that the op takes, after promotion.
-        domain: from where samples are drawn (one pair for all inputs, or one each).
-        special: whether samples hold NaN, infinities, signed zeros and extreme values.
-        settings: keyword settings with their defaults.
-        inputs: names of the inputs for errors and tables.
+        check: `check(spec, **settings)` raises if the settings mean nothing (for the last input).
+        settings: keyword settings with their defaults (`REQUIRED`: none).
+        variants: settings of the samples; most are drawn with the first.
+        domain: from where floating samples are drawn (one pair for all inputs, or one each).
+        whole: from where integer samples are drawn, likewise; unsigned ones start at zero.
+        special: the values of which samples hold all combinations: NaN, infinities, signed zeros, extremes.
+        extra: further samples.
+        wide: whether the decomposition of half-precision inputs computes in float32 and rounds once at the end.
         flops: operations per element.
         tolerance: default: the OpenCL table's entry for `name`.
     """
     arity = function.nin if isinstance(function, np.ufunc) else _positional(function)
-    names = inputs or (("x",) if arity == 1 else ("a", "b", "c")[:arity])
+    names = ("x",) if arity == 1 else ("a", "b", "c")[:arity]
     keywords = settings or {}
     domains = (domain,) * arity if isinstance(domain[0], (int, float)) else domain
+    wholes = (whole,) * arity if isinstance(whole[0], int) else whole
 
     def infer(*specs: Spec, **given: Any) -> Spec:
         for spec in specs:
             check_kind(name, spec, kinds)
+        if check is not None:
+            check(specs[-1], **given)
         shape = specs[0].shape if arity == 1 else broadcast_shapes(name, *(s.shape for s in specs))
-        return Spec(shape, result(specs[-1].dtype))  # the last, since `where` starts with a condition
+        return Spec(shape, result(specs[0].dtype))
 
     parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in names]
     parameters += [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=v) for n, v in keywords.items()]
@@ -208,8 +267,10 @@ def elementwise(
         return Cost(flops * out.size, sum(s.nbytes for s in specs) + out.nbytes)
 
     return Op(
-        name, infer, quiet(function), _elementwise_samples(arity, domains, kinds, special, {}),  # type: ignore[arg-type]
-        _with_unbroadcast(gradient) if gradient is not None else None, decompose, cost, "elementwise",
+        name, infer, quiet(function),
+        _elementwise_samples(kinds, domains, wholes, special, variants, extra),  # type: ignore[arg-type]
+        _with_unbroadcast(gradient) if gradient is not None else None,
+        in_float32(decompose) if wide and decompose is not None else decompose, cost, "elementwise",
         promote=promote, no_gradient=no_gradient, host_only=host_only, tolerance=tolerance or opencl(name), doc=doc,
     )  # fmt: skip
 
@@ -222,8 +283,7 @@ def _with_unbroadcast(gradient: Callable[..., Any] | tuple[GradientOfInput, ...]
     if not isinstance(gradient, tuple):
 
         def gradient_of_one(g: Tensor, out: Tensor, x: Tensor, **settings: Any) -> Grads:
-            result = gradient(g, out, x, **settings)
-            return result if isinstance(result, tuple) else (result,)
+            return (gradient(g, out, x, **settings),)
 
         return gradient_of_one
 

@@ -27,7 +27,8 @@ def _infer_concat(*xs: Spec, axis: int = 0) -> Spec:
     for i, x in enumerate(xs):
         if x.ndim != xs[0].ndim or _without(x.shape, along) != _without(xs[0].shape, along):
             raise ShapeError(
-                f"concat needs equal shapes except along axis {axis}, got {xs[0].shape} first and {x.shape} at position {i}"
+                f"concat needs equal shapes except along axis {axis}, "
+                f"got {xs[0].shape} first and {x.shape} at position {i}"
             )
     return Spec((*xs[0].shape[:along], sum(x.shape[along] for x in xs), *xs[0].shape[along + 1 :]), xs[0].dtype)
 
@@ -51,7 +52,7 @@ def _join(a: Tensor, b: Tensor, axis: int) -> Tensor:
 def _concat_in_pairs(*xs: Tensor, axis: int) -> Tensor:
     along = axis % xs[0].ndim
     while len(xs) > 1:  # neighbours first, so that each element is copied log2 of their number times
-        xs = tuple(_join(*xs[i : i + 2], along) if i + 1 < len(xs) else xs[i] for i in range(0, len(xs), 2))
+        xs = tuple(_join(xs[i], xs[i + 1], along) if i + 1 < len(xs) else xs[i] for i in range(0, len(xs), 2))
     return xs[0]
 
 
@@ -69,10 +70,11 @@ def _gradient_of_concat(g: Tensor, out: Tensor, *xs: Tensor, axis: int) -> Grads
 
 
 def _samples_of_concat(rng: Rng) -> Iterator[Sample]:
-    for shapes, axis in [
+    calls: list[tuple[list[Shape], int]] = [
         ([(2, 3), (2, 3)], 0), ([(2, 3), (1, 3), (4, 3)], 0), ([(2, 3), (2, 1)], -1), ([(3,)], 0), ([(0,), (3,)], 0),
         ([(2, 0), (2, 3), (2, 0)], 1), ([(0, 2), (0, 3)], 1), ([(2, 3, 4), (2, 1, 4)], 1), ([(2,)] * 5, 0),
-    ]:  # fmt: skip
+    ]  # fmt: skip
+    for shapes, axis in calls:
         yield Sample(tuple(uniform(rng, s) for s in shapes), {"axis": axis})
     yield Sample((exact_bits(rng), exact_bits(rng)[::-1], uniform(rng, (6, 5))[::3]), {}, smooth=False)
     yield Sample((uniform(rng, (3, 4)).T, uniform(rng, (4, 2))[::-1]), {"axis": 1})

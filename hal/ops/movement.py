@@ -112,8 +112,8 @@ def _gradient_of_permute(g: Tensor, out: Tensor, x: Tensor, *, axes: tuple[int, 
 permute = Op(
     "permute", _infer_permute, _permute,
     samples_of(
-        ((2, 3), {"axes": (1, 0)}), ((2, 3, 4), {"axes": (2, 0, 1)}), ((2, 3, 4), {"axes": (-1, 0, -2)}), ((), {"axes": ()}),
-        ((5,), {"axes": (0,)}), ((0, 3), {"axes": (1, 0)}), ((2, 3, 2, 3), {"axes": (0, 2, 1, 3)}),
+        ((2, 3), {"axes": (1, 0)}), ((2, 3, 4), {"axes": (2, 0, 1)}), ((2, 3, 4), {"axes": (-1, 0, -2)}),
+        ((), {"axes": ()}), ((5,), {"axes": (0,)}), ((0, 3), {"axes": (1, 0)}), ((2, 3, 2, 3), {"axes": (0, 2, 1, 3)}),
         ((300, 250), {"axes": (1, 0)}),
         odd={"axes": (1, 0)}, ints={"axes": (1, 0)},
     ),
@@ -257,8 +257,8 @@ slice = Op(
 def _infer_pad(x: Spec, *, padding: tuple[tuple[int, int], ...], value: bool | int | float = 0) -> Spec:
     if len(padding) != x.ndim or min(chain.from_iterable(padding), default=0) < 0:
         raise ShapeError(
-            f"pad needs a pair (before, after) of sizes >= 0 for each of the {x.ndim} axes of {x.shape}, got {padding}; "
-            "to take elements away, slice"
+            f"pad needs a pair (before, after) of sizes >= 0 for each of the {x.ndim} axes of {x.shape}, "
+            f"got {padding}; to take elements away, slice"
         )
     return Spec(tuple(low + n + high for n, (low, high) in zip(x.shape, padding, strict=True)), x.dtype)
 

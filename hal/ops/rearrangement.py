@@ -146,8 +146,8 @@ tile = Op(
     "tile", _infer_tile, _tile,
     samples_of(
         ((3,), {"repeats": (2,)}), ((2, 3), {"repeats": (2, 1)}), ((3,), {"repeats": (2, 2)}), ((), {"repeats": (3,)}),
-        ((2, 3, 2), {"repeats": (2,)}), ((2, 3), {"repeats": (0, 1)}), ((0, 3), {"repeats": (2, 2)}), ((), {"repeats": ()}),
-        ((LARGE // 7,), {"repeats": (7,)}),
+        ((2, 3, 2), {"repeats": (2,)}), ((2, 3), {"repeats": (0, 1)}), ((0, 3), {"repeats": (2, 2)}),
+        ((), {"repeats": ()}), ((LARGE // 7,), {"repeats": (7,)}),
         odd={"repeats": (2, 2)}, ints={"repeats": (1, 2)},
     ),
     _gradient_of_tile, _tile_by_broadcast, cost_of_copy, "movement",
@@ -220,11 +220,11 @@ tril = Op(
     "tril", _infer_triangle("tril"), lambda x, *, diagonal=0: np.tril(x, diagonal), _triangles,
     lambda g, out, x, *, diagonal: (ops.tril(g, diagonal=diagonal),),
     _triangle(lambda column, row: ops.less_equal(column, row)), cost_of_copy, "movement",
-    doc="The elements on and below the `diagonal` of the last two axes (0: the main one, 1: that above), zero elsewhere.",
+    doc="The elements on and below the `diagonal` of the last two axes (0: the main one, 1: the next above).",
 )  # fmt: skip
 triu = Op(
     "triu", _infer_triangle("triu"), lambda x, *, diagonal=0: np.triu(x, diagonal), _triangles,
     lambda g, out, x, *, diagonal: (ops.triu(g, diagonal=diagonal),),
     _triangle(lambda column, row: ops.greater_equal(column, row)), cost_of_copy, "movement",
-    doc="The elements on and above the `diagonal` of the last two axes (0: the main one, 1: that above), zero elsewhere.",
+    doc="The elements on and above the `diagonal` of the last two axes (0: the main one, 1: the next above).",
 )  # fmt: skip

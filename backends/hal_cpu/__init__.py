@@ -1,0 +1,62 @@
+"""The CPU: NumPy arrays in host memory. Always present, and the backend to read first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hal.plugin import Array, Backend, Device, Kernel, Kernels, Op, Spec, hookimpl
+
+
+class Cpu(Backend):
+    """NumPy on the host. Movement kernels return views; elementwise kernels write into buffers they are given."""
+
+    name = "cpu"
+    priority = 0
+    views = True
+    host_memory = True
+
+    @cached_property
+    def kernels(self) -> Kernels:  # type: ignore[override]  # the kernel files are imported on first use
+        import hal_cpu.all_kernels
+
+        return hal_cpu.all_kernels.kernels
+
+    def devices(self) -> list[Device]:
+        return [Device(self)]
+
+    def prepare(self, op: Op, kernel: Kernel, specs: tuple[Spec, ...], outs: tuple[Spec, ...]) -> Callable[..., Any]:
+        from hal_cpu.quiet import arrays, quiet
+
+        run = kernel.run
+        if op.kind not in ("movement", "creation") and any(s.dtype.is_inexact for s in (*specs, *outs)):
+            run = quiet(run)
+        return arrays(run) if any(o.ndim == 0 for o in outs) else run
+
+    def upload(self, array: Array, device: Device) -> Array:
+        return np.array(array, order="C")
+
+    def download(self, buffer: Array, spec: Spec) -> Array:
+        return np.array(buffer, order="C")
+
+    def write(self, buffer: Array, value: Array, spec: Spec) -> None:
+        np.copyto(buffer, value)
+
+    def shares(self, buffer: Array, other: Array) -> bool:
+        base = buffer.base
+        return buffer is other or (base is not None and (base is other or base is other.base))
+
+    def wrap(self, array: Array, device: Device) -> Array:
+        return array
+
+    def expose(self, buffer: Array, spec: Spec) -> Array:
+        return buffer
+
+
+@hookimpl
+def hal_backends() -> list[Backend]:
+    """The one CPU."""
+    return [Cpu()]

@@ -1,0 +1,70 @@
+"""The environment variables, in one table: each is read when it is used, never at import."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from hal.errors import ConfigError
+
+# fmt: off
+VARIABLES: dict[str, str] = {
+    "HAL_BACKEND":   "default device: `name`, `name:index` or `name:variant`; a comma list allows only those, first one default",
+    "HAL_FALLBACK":  "what to do when a device has no way to run an op: `warn` (default), `allow`, `error`",
+    "HAL_COPIES":    "what to do when tensors of one op live on different devices: `allow` (default), `error`",
+    "HAL_LOG":       "comma list of what to say on stderr as it happens: `placement`, `copies`, `kernels`, `plugins`",
+    "HAL_PLUGINS":   "`0` loads no third-party plugin; a comma list of entry-point names loads only those",
+    "HAL_CACHE_DIR": "folder for downloads, programs and calibrations (default: the user's cache folder)",
+}
+# fmt: on
+FALLBACKS = ("warn", "allow", "error")
+COPIES = ("allow", "error")
+LOGS = ("placement", "copies", "kernels", "plugins")
+
+
+def get(name: str) -> str:
+    """The text of a variable of the table, without surrounding blanks; empty if unset."""
+    return os.environ.get(name, "").strip()
+
+
+def choice(name: str, choices: tuple[str, ...]) -> str:
+    """The value of a variable that has a few, the first of which is the default.
+
+    Raises:
+        ConfigError: the variable has another value.
+    """
+    value = get(name) or choices[0]
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}{did_you_mean(value, choices)}")
+    return value
+
+
+def logs(what: str) -> bool:
+    """Whether HAL_LOG asks for `what`.
+
+    Raises:
+        ConfigError: HAL_LOG names something that there is no log of.
+    """
+    value = get("HAL_LOG")
+    if not value:
+        return False
+    asked = [part.strip() for part in value.split(",")]
+    for part in asked:
+        if part not in LOGS:
+            raise ConfigError(f"HAL_LOG takes a comma list of {', '.join(LOGS)}, got {part!r}{did_you_mean(part, LOGS)}")
+    return what in asked
+
+
+def cache_dir() -> Path:
+    """Where downloads, compiled programs and calibrations are kept: HAL_CACHE_DIR or the user's cache folder."""
+    given = get("HAL_CACHE_DIR")
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hal"
+
+
+def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str:
+    """`; did you mean ...?` for a misspelt word, or nothing."""
+    close = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

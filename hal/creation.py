@@ -1,0 +1,252 @@
+"""New tensors: from Python and NumPy data, filled with values, or as sequences of numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from hal import dtypes, ops, registry
+from hal.device import Device, chosen
+from hal.dtypes import DType
+from hal.errors import DTypeError, ShapeError
+from hal.op import Array
+from hal.source import user_line
+from hal.spec import Shape, Spec
+from hal.tensor import Origin, Tensor
+from hal.transfer import check_dtype, upload
+
+
+DeviceLike = Device | str | None
+
+
+def scalar_array(value: bool | int | float | complex, spec: Spec) -> Array:
+    """A 0-d host array; an integer that does not fit wraps around, as arrays do."""
+    if isinstance(value, int) and spec.dtype.kind in ("int", "uint"):
+        bits = 8 * spec.dtype.itemsize
+        value &= (1 << bits) - 1
+        if spec.dtype.kind == "int" and value >> (bits - 1):
+            value -= 1 << bits
+    return np.array(value, spec.dtype.numpy)
+
+
+def placed(device: DeviceLike) -> tuple[Device, Origin]:
+    """The device meant, and an origin that says whether it was chosen on purpose."""
+    if device is not None:
+        return Device(device), Origin(2, user_line(3))
+    return registry.default_device(), Origin(2 if chosen() is not None else 1, user_line(3))
+
+
+def _host_array(data: Any, dtype: DType | None) -> Array:
+    if isinstance(data, np.ndarray):
+        array = data
+    else:
+        if isinstance(data, (list, tuple)) and _holds_tensors(data):
+            data = _without_tensors(data)
+        try:
+            array = np.asarray(data)
+        except ValueError as error:
+            raise ShapeError(f"hal.tensor needs nested lists of equal lengths, got ragged data: {error}") from None
+        if array.dtype == object:
+            raise DTypeError(f"hal.tensor needs numbers, got {type(data).__name__} of objects")
+        if dtype is None and not isinstance(data, np.generic) and not hasattr(data, "dtype"):
+            if array.dtype == np.float64:
+                array = array.astype(np.float32)  # Python floats are of the default dtype, as in torch
+            elif array.dtype == np.complex128:
+                array = array.astype(np.complex64)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    wanted = dtype.numpy if dtype is not None else dtypes.of(array.dtype).numpy
+    return array if array.dtype == wanted else array.astype(wanted)
+
+
+def _holds_tensors(data: list[Any] | tuple[Any, ...]) -> bool:
+    first = data[0] if data else None
+    return isinstance(first, Tensor) or (isinstance(first, (list, tuple)) and _holds_tensors(first))
+
+
+def _without_tensors(data: Any) -> Any:
+    if isinstance(data, Tensor):
+        return data.tolist()
+    return [_without_tensors(d) for d in data] if isinstance(data, (list, tuple)) else data
+
+
+def tensor(data: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of `data`: nested lists, numbers, a NumPy array, or another tensor.
+
+    Python floats become float32 and integers int64; arrays keep their dtype.
+
+    Raises:
+        ShapeError: ragged lists.
+        DTypeError: not numbers, or a dtype that the device does not have.
+
+    Source: torch.tensor.
+    """
+    where, origin = placed(device)
+    wanted = None if dtype is None else dtypes.dtype(dtype)
+    if isinstance(data, Tensor):
+        out = data.detach().clone().to(where) if device is not None else data.detach().clone()
+        out = out if wanted is None else out.to(wanted)
+    else:
+        array = _host_array(data, wanted)
+        spec = Spec(array.shape, dtypes.of(array.dtype))
+        out = Tensor(upload(array, spec, where), spec, where, origin)
+    if requires_grad:
+        out.requires_grad = True
+    return out
+
+
+def from_numpy(array: Array) -> Tensor:
+    """A tensor on the default device; on a device with host memory it shares the memory of `array`.
+
+    Source: torch.from_numpy.
+    """
+    if not isinstance(array, np.ndarray):
+        raise DTypeError(f"hal.from_numpy needs a NumPy array, got {type(array).__name__}: use hal.tensor")
+    where, origin = placed(None)
+    native = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    spec = Spec(native.shape, dtypes.of(native.dtype))
+    check_dtype(spec, where)
+    shared = where.backend.wrap(native, where)
+    return Tensor(where.backend.upload(native, where) if shared is None else shared, spec, where, origin)
+
+
+def shape_of(who: str, size: tuple[Any, ...]) -> Shape:
+    """The shape meant by `f((2, 3))`, `f([2, 3])`, `f(2, 3)` or `f(2)`.
+
+    Raises:
+        ShapeError: a size is negative or no integer.
+    """
+    if len(size) == 1 and isinstance(size[0], (tuple, list)):
+        size = tuple(size[0])
+    out = []
+    for n in size:
+        try:
+            number = n.__index__()
+        except AttributeError:
+            raise ShapeError(f"{who} needs whole numbers as sizes, got {n!r} in {size}") from None
+        if number < 0:
+            raise ShapeError(f"{who} needs sizes of 0 or more, got {size}")
+        out.append(number)
+    return tuple(out)
+
+
+def _filled(shape: Shape, value: Any, dtype: DType, device: Device, origin: Origin) -> Tensor:
+    from hal.dispatch import constant
+
+    check_dtype(Spec(shape, dtype), device)
+    out: Tensor = ops.full(constant(value, Spec((), dtype), device), shape=shape)
+    out.origin = origin
+    return out
+
+
+def full(
+    size: Any, fill_value: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of shape `size` with `fill_value` everywhere; its dtype follows the value. Source: torch.full."""
+    where, origin = placed(device)
+    wanted = dtypes.dtype(type(fill_value)) if dtype is None else dtypes.dtype(dtype)
+    return _leaf(_filled(shape_of("full", (size,) if isinstance(size, int) else (tuple(size),)), fill_value, wanted, where, origin), requires_grad)
+
+
+def _leaf(out: Tensor, requires_grad: bool) -> Tensor:
+    if requires_grad:
+        out.requires_grad = True
+    return out
+
+
+def zeros(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of shape `size`, a tuple or several integers. Source: torch.zeros."""
+    where, origin = placed(device)
+    return _leaf(_filled(shape_of("zeros", size), 0, _or_default(dtype), where, origin), requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Ones of shape `size`, a tuple or several integers. Source: torch.ones."""
+    where, origin = placed(device)
+    return _leaf(_filled(shape_of("ones", size), 1, _or_default(dtype), where, origin), requires_grad)
+
+
+def empty(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of shape `size` whose contents do not matter (they are zeros). Source: torch.empty."""
+    where, origin = placed(device)
+    return _leaf(_filled(shape_of("empty", size), 0, _or_default(dtype), where, origin), requires_grad)
+
+
+def _or_default(dtype: Any) -> DType:
+    return dtypes.DEFAULT_FLOAT if dtype is None else dtypes.dtype(dtype)
+
+
+def _like(x: Tensor, value: Any, dtype: Any, device: DeviceLike, requires_grad: bool) -> Tensor:
+    where, origin = placed(x.device if device is None else device)
+    wanted = x.dtype if dtype is None else dtypes.dtype(dtype)
+    return _leaf(_filled(x.shape, value, wanted, where, origin if device is not None else x.origin), requires_grad)
+
+
+def zeros_like(x: Tensor, /, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Zeros with the shape, dtype and device of `x`. Source: torch.zeros_like."""
+    return _like(x, 0, dtype, device, requires_grad)
+
+
+def ones_like(x: Tensor, /, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Ones with the shape, dtype and device of `x`. Source: torch.ones_like."""
+    return _like(x, 1, dtype, device, requires_grad)
+
+
+def empty_like(x: Tensor, /, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """A tensor like `x` whose contents do not matter (they are zeros). Source: torch.empty_like."""
+    return _like(x, 0, dtype, device, requires_grad)
+
+
+def full_like(
+    x: Tensor, /, fill_value: Any, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """`fill_value` with the shape, dtype and device of `x`. Source: torch.full_like."""
+    return _like(x, fill_value, dtype, device, requires_grad)
+
+
+def arange(
+    start: float, /, stop: float | None = None, step: float = 1, *, dtype: Any = None, device: DeviceLike = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Numbers from `start` (0 if only one number is given) up to but not including `stop`. Source: torch.arange."""
+    if stop is None:
+        start, stop = 0, start
+    if step == 0:
+        raise ShapeError("arange needs a step that is not 0")
+    where, origin = placed(device)
+    whole = all(isinstance(v, int) for v in (start, stop, step))
+    wanted = (dtypes.DEFAULT_INT if whole else dtypes.DEFAULT_FLOAT) if dtype is None else dtypes.dtype(dtype)
+    count = max(0, math.ceil((stop - start) / step))
+    check_dtype(Spec((count,), wanted), where)
+    if wanted.is_inexact:  # in float64 on the host, so that every device gets the same, correctly rounded numbers
+        array = (start + step * np.arange(count, dtype=np.float64)).astype(wanted.numpy)
+        return _leaf(Tensor(upload(array, Spec((count,), wanted), where), Spec((count,), wanted), where, origin), requires_grad)
+    out: Tensor = ops.iota(size=count, dtype=wanted, device=where)
+    out = out if step == 1 else out * int(step)
+    out = out if start == 0 else out + int(start)
+    out.origin = origin
+    return out
+
+
+def linspace(
+    start: float, stop: float, /, num: int, *, dtype: Any = None, device: DeviceLike = None, endpoint: bool = True,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """`num` numbers evenly spaced from `start` to `stop`. Source: Array API, linspace; torch.linspace."""
+    where, origin = placed(device)
+    wanted = _or_default(dtype)
+    array = np.linspace(start, stop, num, endpoint=endpoint, dtype=np.float64 if not wanted.kind == "complex" else None)
+    spec = Spec((num,), wanted)
+    return _leaf(Tensor(upload(array.astype(wanted.numpy), spec, where), spec, where, origin), requires_grad)
+
+
+def eye(
+    n: int, m: int | None = None, /, *, k: int = 0, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """Ones on diagonal `k` of an n x m matrix of zeros. Source: Array API, eye; torch.eye."""
+    where, origin = placed(device)
+    spec = Spec((n, n if m is None else m), _or_default(dtype))
+    array = np.eye(n, m, k, dtype=spec.dtype.numpy)
+    return _leaf(Tensor(upload(array, spec, where), spec, where, origin), requires_grad)

@@ -1,0 +1,103 @@
+"""In-place changes: new contents for a tensor and everything that shares its memory, and the history they get."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hal import ops
+from hal.autodiff import mode, no_grad
+from hal.errors import DTypeError, GradientError, ShapeError
+from hal.tensor import CONSTANT, Tensor
+from hal.views import VIEWS
+
+if TYPE_CHECKING:
+    pass
+
+
+def check_target(who: str, target: Tensor) -> None:
+    """Raise GradientError or ShapeError if `target` may not be changed in place."""
+    if mode.enabled and target.tracked and target.node is None:
+        raise GradientError(
+            f"{who} would change in place a leaf tensor that requires a gradient; "
+            "do it under hal.no_grad(), or on its .data"
+        )
+    if target.origin is CONSTANT and target.parent is None:
+        raise GradientError(f"{who} would change a constant in place; clone() it first")
+    view: Tensor | None = target
+    while view is not None and view.parent is not None:
+        if VIEWS[view.made_by[0].name] is None and view.spec.size != view.parent.spec.size:
+            raise ShapeError(
+                f"{who} would change a broadcast view in place, where several elements are one in memory; "
+                "clone() it first"
+            )
+        view = view.parent
+
+
+def fit(who: str, target: Tensor, result: Tensor) -> Tensor:
+    """`result` broadcast, cast and moved to what `target` is.
+
+    Raises:
+        ShapeError: the shape does not broadcast to that of the target.
+        DTypeError: a floating result for an integer target, or the like.
+    """
+    if result.dtype is not target.dtype:
+        order = ("bool", "uint", "int", "float", "complex")
+        if order.index(result.dtype.kind) > order.index(target.dtype.kind) and result.dtype.kind != "int":
+            raise DTypeError(
+                f"{who} gives {result.dtype.name}, which cannot be put into a {target.dtype.name} tensor in place; "
+                "convert the tensor with .to(dtype) first"
+            )
+        result = ops.cast(result, dtype=target.dtype)
+    if result.shape != target.shape:
+        padded = (1,) * (target.ndim - result.ndim) + result.shape
+        if result.ndim > target.ndim or any(n not in (1, m) for n, m in zip(padded, target.shape, strict=True)):
+            raise ShapeError(f"{who} gives shape {result.shape}, which cannot be put into a tensor of shape {target.shape} in place")
+        result = ops.broadcast_to(result, shape=target.shape)
+    if result.device is not target.device:
+        from hal.dispatch import to_device
+
+        result = to_device(result, target.device)
+    return result
+
+
+def assign(target: Tensor, value: Tensor) -> None:
+    """Let `value`, of the target's spec and device, be the new contents (and history) of `target`."""
+    record = mode.enabled and (target.tracked or value.tracked)
+    history = _new_histories(target, value) if record else []
+    _store(target, value)
+    for tensor, changed in history:
+        tensor.node, tensor.index, tensor.tracked = changed.node, changed.index, changed.tracked
+        if tensor.parent is not None:
+            tensor.seen = tensor.parent.node
+
+
+def _new_histories(target: Tensor, value: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The tensors from the storage's root to `target`, each with one whose history it takes over."""
+    if target.parent is None:
+        return [(target, value)]
+    op, settings = target.made_by
+    carry_back = VIEWS[op.name]
+    assert carry_back is not None
+    parent = target.parent
+    above = _new_histories(parent, carry_back(parent, value, settings))
+    again = op(above[-1][1], **settings)
+    return [*above, (target, again)]
+
+
+def _store(target: Tensor, value: Tensor) -> None:
+    backend, storage = target.device.backend, target.storage
+    if backend.views:
+        backend.write(target.buffer, value.buffer, target.spec)
+        storage.version += 1
+        return
+    new = value
+    with no_grad():
+        while target.parent is not None:
+            op, settings = target.made_by
+            carry_back = VIEWS[op.name]
+            assert carry_back is not None
+            new = carry_back(target.parent, new, settings)
+            target = target.parent
+    storage.buffer = new.buffer
+    storage.version += 1
+    storage.generation += 1

@@ -1,0 +1,59 @@
+"""What is allowed to happen by itself: fallbacks to another device, and copies between devices."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+from hal import config
+from hal.errors import ConfigError
+
+_local = threading.local()
+
+
+class _Policy:
+    """A value that holds for a `with` block of this thread; outside all blocks, the environment variable's."""
+
+    _name: str
+    _choices: tuple[str, ...]
+    _variable: str
+
+    def __init__(self, value: str | Iterable[str]) -> None:
+        if isinstance(value, str) and value not in self._choices:
+            near = config.did_you_mean(value, self._choices)
+            raise ConfigError(f"hal.{self._name} takes {', '.join(self._choices)}, got {value!r}{near}")
+        self.value = value if isinstance(value, str) else frozenset(value)
+
+    def __enter__(self) -> Any:
+        stack = _local.__dict__.setdefault(self._name, [])
+        stack.append(self.value)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _local.__dict__[self._name].pop()
+
+    @classmethod
+    def current(cls) -> str | frozenset[str]:
+        """The value in force."""
+        stack = _local.__dict__.get(cls._name)
+        return stack[-1] if stack else config.choice(cls._variable, cls._choices)
+
+
+class fallback(_Policy):  # noqa: N801  # used like a function: with hal.fallback("error"):
+    """What to do when a device has no way to run an op: `warn`, `allow`, `error`, or the names of ops that may.
+
+    >>> import hal
+    >>> with hal.fallback("error"):
+    ...     hal.ones(3).sum().item()
+    3.0
+    """
+
+    _name, _choices, _variable = "fallback", config.FALLBACKS, "HAL_FALLBACK"
+
+
+class copies(_Policy):  # noqa: N801
+    """What to do when the tensors of one op live on different devices: `allow` a copy, or `error`."""
+
+    _name, _choices, _variable = "copies", config.COPIES, "HAL_COPIES"
