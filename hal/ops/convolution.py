@@ -16,9 +16,11 @@ from hal import ops
 from hal.errors import SettingError, ShapeError
 from hal.op import SUMS, Array, Cost, Grads, Op, Rng, Sample
 from hal.ops.common import REAL_NUMBERS, check_kind, common, integers, uniform
+from hal.ops.images import flat_weight, lift, lifted, lower, slabs, volume
 from hal.ops.windows import (
     LAYOUT,
     Sizes,
+    at,
     check_layout,
     check_tuples,
     fit_windows,
@@ -49,10 +51,14 @@ def check_groups(who: str, groups: int, **channels: int) -> None:
 def check_bias(who: str, bias: Spec | None, channels: int) -> None:
     """Raise ShapeError unless there is no bias, or one for each output channel."""
     if bias is not None and bias.shape != (channels,):
-        raise ShapeError(f"{who} needs one bias for each of its {channels} output channels, ({channels},); got {bias.shape}")
+        raise ShapeError(
+            f"{who} needs one bias for each of its {channels} output channels, ({channels},); got {bias.shape}"
+        )
 
 
-def _check(who: str, n: int, x: Spec, weight: Shape, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int) -> Sizes:
+def check_convolution(
+    who: str, n: int, x: Spec, weight: Shape, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+) -> Sizes:
     """The sizes of the result's spatial axes, or an error that says what was needed."""
     check_kind(who, x, REAL_NUMBERS)
     check_layout(who, x, n)
@@ -63,8 +69,8 @@ def _check(who: str, n: int, x: Spec, weight: Shape, stride: Sizes, padding: Siz
     check_groups(who, groups, input_channels=x.shape[1], output_channels=weight[0])
     if weight[1] * groups != x.shape[1]:
         raise ShapeError(
-            f"{who} got an input {LAYOUT[n]} of {x.shape} with {x.shape[1]} channels, but its weights {weight} in {groups} "
-            f"group(s) are for {weight[1] * groups}"
+            f"{who} got an input {LAYOUT[n]} of {x.shape} with {x.shape[1]} channels, but its weights {weight} "
+            f"(C_out, C_in / groups, {KERNEL[n]}) with groups={groups} are for {weight[1] * groups}"
         )
     return fit_windows(who, x.shape[2:], weight[2:], stride, padding, dilation)
 
@@ -85,7 +91,7 @@ def _infer(n: int) -> Callable[..., Spec]:
         dilation: Sizes = (1,) * n,
         groups: int = 1,
     ) -> Spec:
-        out = _check(who, n, x, weight.shape, stride, padding, dilation, groups)
+        out = check_convolution(who, n, x, weight.shape, stride, padding, dilation, groups)
         check_bias(who, bias, weight.shape[0])
         return Spec((x.shape[0], weight.shape[0], *out), x.dtype)
 
@@ -102,7 +108,7 @@ def _reference(
     total = np.zeros((x.shape[0], weight.shape[0], *out), x.dtype)
     for place in offsets(kernel):
         seen = x[seen_from(place, out, stride, dilation)].reshape(x.shape[0], groups, weight.shape[1], *out)
-        weights = weight[(slice(None), slice(None), *place)].reshape(grouped)
+        weights = weight[at(place)].reshape(grouped)
         total += np.einsum("goc,ngc...->ngo...", weights, seen).reshape(total.shape)
     return total if bias is None else total + bias.reshape(-1, *[1] * len(out))
 
@@ -130,7 +136,9 @@ def unreached(sizes: Sizes, kernel: Sizes, *, stride: Sizes, padding: Sizes, dil
     return tuple(p - o for p, o in zip(padding, overhang(sizes, out, kernel, stride, padding, dilation), strict=True))
 
 
-def _decompose(x: Tensor, weight: Tensor, *bias: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int) -> Tensor:
+def _decompose(
+    x: Tensor, weight: Tensor, *bias: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+) -> Tensor:
     kernel = weight.shape[2:]
     out = fit_windows("conv", x.shape[2:], kernel, stride, padding, dilation)
     batch, channels, terms = x.shape[0], weight.shape[0], weight.shape[1] * prod(kernel)
@@ -153,44 +161,75 @@ def _cost(x: Spec, weight: Spec, *bias: Spec, out: Spec, **settings: Any) -> Cos
 # One and three spatial axes, in terms of two.
 
 
-def _lift(x: Tensor) -> Tensor:
-    """(N, C, L) as an image of height 1."""
-    return ops.reshape(x, shape=(*x.shape[:2], 1, x.shape[2]))
+def _decompose_1d(x: Tensor, weight: Tensor, *bias: Tensor, groups: int, **settings: Any) -> Tensor:
+    return lower(ops.conv2d(lift(x), lift(weight), *bias, groups=groups, **lifted(**settings)))
 
 
-def lifted(stride: Sizes, padding: Sizes, dilation: Sizes) -> dict[str, Sizes]:
-    """The settings of a convolution over one axis for the same thing over images of height 1."""
-    return {"stride": (1, *stride), "padding": (0, *padding), "dilation": (1, *dilation)}
+def _decompose_3d(x: Tensor, weight: Tensor, *bias: Tensor, groups: int, **settings: Any) -> Tensor:
+    depths = fit_windows("conv3d", x.shape[2:], weight.shape[2:], **settings)[0]
+    images = slabs(x, weight.shape[2:], **settings)
+    settings = {name: sizes[1:] for name, sizes in settings.items()}
+    return volume(ops.conv2d(images, flat_weight(weight), *bias, groups=groups, **settings), x.shape[0], depths)
 
 
-def _decompose_1d(x: Tensor, weight: Tensor, *bias: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int) -> Tensor:
-    flat = ops.conv2d(_lift(x), _lift(weight), *bias, groups=groups, **lifted(stride, padding, dilation))
-    return ops.reshape(flat, shape=(*flat.shape[:2], flat.shape[3]))
+# Sample calls.
+
+Case = tuple[Shape, Shape, dict[str, Any]]
 
 
-def _stacks(x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
-    """What a kernel sees at each depth, as images: (N, C, D, H, W) becomes (N * depths, C * kD, H, W)."""
-    out = fit_windows("conv3d", x.shape[2:], kernel, stride, padding, dilation)
-    batch, channels, _, *image = x.shape
-    x = pad_spatial(x, (padding[0], 0, 0), (padding[0], 0, 0))
-    flat = ops.reshape(x, shape=(batch, channels, x.shape[2], prod(image)))
-    slabs = ops.take(flat, _depths(out[0], kernel[0], stride[0], dilation[0], x.device), axis=2)
-    slabs = ops.permute(slabs, axes=(0, 2, 1, 3, 4))
-    return ops.reshape(slabs, shape=(batch * out[0], channels * kernel[0], *image))
+def cases(n: int) -> Iterator[Case]:
+    """Shapes of inputs and weights, and settings, for `n` spatial axes: the last one is large."""
+
+    def last(*values: int) -> Sizes:
+        return values[-n:]
+
+    sizes, kernel, ones = last(4, 5, 6), last(2, 3, 2), (1,) * n
+    yield (2, 3, *sizes), (4, 3, *kernel), {}
+    yield (2, 2, *sizes), (3, 2, *last(3, 3, 3)), {"padding": ones}
+    yield (1, 2, *last(5, 6, 7)), (2, 2, *kernel), {"stride": last(2, 2, 3)}  # some elements are in no window
+    yield (2, 2, *sizes), (3, 2, *kernel), {"stride": last(1, 2, 2), "padding": last(1, 2, 1)}
+    yield (1, 2, *last(5, 6, 7)), (2, 2, *kernel), {"dilation": last(2, 2, 3), "padding": last(0, 1, 2)}
+    yield (1, 1, *last(5, 7, 8)), (2, 1, *last(2, 2, 3)), {"dilation": last(1, 3, 2), "stride": last(2, 2, 3)}
+    yield (2, 4, *sizes), (6, 2, *kernel), {"groups": 2}
+    yield (2, 3, *sizes), (3, 1, *last(3, 3, 3)), {"groups": 3, "padding": ones}  # depthwise
+    yield (1, 2, *sizes), (6, 1, *kernel), {"groups": 2, "stride": last(2, 2, 2)}  # depthwise, three for each channel
+    yield (2, 3, *sizes), (4, 3, *ones), {}
+    yield (2, 3, *sizes), (2, 3, *ones), {"stride": last(2, 2, 3)}
+    yield (3, 2, *kernel), (4, 2, *kernel), {}  # one window
+    yield (2, 1, *ones), (1, 1, *last(3, 3, 3)), {"padding": last(2, 2, 2)}  # more padding than image
+    yield (0, 2, *sizes), (3, 2, *kernel), {"padding": ones}
+    yield (3, 5, *last(5, 19, 37)), (7, 5, *last(3, 3, 5)), {"padding": last(1, 1, 2)}
 
 
-def _depths(out: int, kernel: int, stride: int, dilation: int, device: Any) -> Tensor:
-    from hal import dtypes
-
-    start = ops.reshape(ops.iota(size=out, dtype=dtypes.int64, device=device) * stride, shape=(out, 1))
-    inside: Tensor = start + ops.iota(size=kernel, dtype=dtypes.int64, device=device) * dilation
-    return inside
+def drawn(rng: Rng, *shapes: Shape) -> tuple[Array, ...]:
+    """Random arrays of these shapes."""
+    return tuple(uniform(rng, shape) for shape in shapes)
 
 
-def _decompose_3d(x: Tensor, weight: Tensor, *bias: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int) -> Tensor:
-    images = _stacks(x, weight.shape[2:], stride, padding, dilation)
-    flat_weight = ops.reshape(weight, shape=(weight.shape[0], weight.shape[1] * weight.shape[2], *weight.shape[3:]))
-    flat = ops.conv2d(
-        images, flat_weight, *bias, stride=stride[1:], padding=padding[1:], dilation=dilation[1:], groups=groups
-    )
-    return ops.permute(ops.reshape(flat, shape=(x.shape[0], -1, *flat.shape[1:])), axes=(0, 2, 1, 3, 4))
+def mirrored(array: Array) -> Array:
+    """The same shape with negative strides and swapped axes in memory."""
+    return array.T.copy().T[(slice(None, None, -1),) * array.ndim]
+
+
+def _samples(n: int) -> Callable[[Rng], Iterator[Sample]]:
+    def samples(rng: Rng) -> Iterator[Sample]:
+        for i, (x, weight, settings) in enumerate(cases(n)):
+            shapes = (x, weight, weight[:1]) if i % 2 else (x, weight)
+            yield Sample(drawn(rng, *shapes), settings, smooth=prod(x) < 300)
+        x, weight, settings = next(cases(n))
+        yield Sample(tuple(map(mirrored, drawn(rng, x, weight, weight[:1]))), settings)
+        yield Sample((integers(rng, x), integers(rng, weight)), settings, smooth=False, exact=True)
+
+    return samples
+
+
+def _convolution(n: int) -> Op:
+    return Op(
+        f"conv{n}d", _infer(n), _reference, _samples(n), _gradient,
+        {1: _decompose_1d, 2: _decompose, 3: _decompose_3d}[n], _cost, "contraction",
+        promote=common, terms=_terms, tolerance=SUMS,
+        doc=f"The convolution of x {LAYOUT[n]} with weight (C_out, C_in / groups, {KERNEL[n]}), plus bias (C_out).",
+    )  # fmt: skip
+
+
+conv1d, conv2d, conv3d = map(_convolution, (1, 2, 3))

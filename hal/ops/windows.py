@@ -15,7 +15,7 @@ from hal import dtypes, ops
 from hal.errors import SettingError, ShapeError
 from hal.op import Array
 from hal.ops.steps import cut, widen
-from hal.spec import Shape, Spec
+from hal.spec import Spec
 
 if TYPE_CHECKING:
     from hal.tensor import Tensor
@@ -41,7 +41,11 @@ def check_tuples(who: str, n: int, least: int, **settings: Any) -> None:
     for name, value in settings.items():
         if not isinstance(value, tuple) or len(value) != n or not all(isinstance(v, int) for v in value):
             axes = LAYOUT[n].removeprefix("(N, C, ").removesuffix(")")
-            cure = f"write ({', '.join([str(value)] * n)}{',' * (n == 1)})" if isinstance(value, int) else "see the op's page"
+            cure = (
+                f"write ({', '.join([str(value)] * n)}{',' * (n == 1)})"
+                if isinstance(value, int)
+                else "see the op's page"
+            )
             raise SettingError(f"{who} needs {name}= as a tuple of {n} whole numbers ({axes}), got {value!r}; {cure}")
         if min(value) < least:
             raise SettingError(f"{who} needs {name}= of {least} or more, got {value}")
@@ -68,8 +72,9 @@ def fit_windows(
     for size, reach, s, p in zip(sizes, extent(kernel, dilation), stride, padding, strict=True):
         if size + 2 * p < reach:
             raise ShapeError(
-                f"{who} has a window of {extent(kernel, dilation)} (kernel {kernel}, dilation {dilation}), which does not fit "
-                f"into an input of {sizes} with padding {padding}: make the input or the padding larger, or the kernel smaller"
+                f"{who} has a window of {extent(kernel, dilation)} (kernel {kernel}, dilation {dilation}), which does "
+                f"not fit into an input {LAYOUT[len(sizes)]} of spatial sizes {sizes} with padding {padding}: make the "
+                "input or the padding larger, or the kernel smaller"
             )
         count = (size + 2 * p - reach + (s - 1 if ceil_mode else 0)) // s + 1
         if ceil_mode and (count - 1) * s >= size + p:
@@ -79,10 +84,11 @@ def fit_windows(
 
 
 def overhang(sizes: Sizes, out: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes) -> Sizes:
-    """How much padding the last windows need at the end: more than `padding` if they hang over, less if they stop short."""
+    """How much padding the last windows need at the end: more if they hang over it, less if they stop short."""
     reaches = extent(kernel, dilation)
     return tuple(
-        (o - 1) * s + reach - size - p for size, o, s, p, reach in zip(sizes, out, stride, padding, reaches, strict=True)
+        (o - 1) * s + reach - size - p
+        for size, o, s, p, reach in zip(sizes, out, stride, padding, reaches, strict=True)
     )
 
 
@@ -122,7 +128,7 @@ def windows(x: Tensor, out: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes
 
 
 def grow(x: Tensor, spacing: Sizes) -> Tensor:
-    """`x` with zeros between its elements, so that neighbours come to lie `spacing` apart: the sizes become (n - 1) s + 1."""
+    """`x` with zeros between its elements, so that neighbours lie `spacing` apart: sizes become (n - 1) s + 1."""
     for axis, step in enumerate(spacing, start=2):
         size = x.shape[axis]
         if step == 1 or size == 0:
@@ -144,7 +150,7 @@ def flip_spatial(x: Tensor) -> Tensor:
 # In NumPy, for references.
 
 
-def padded(x: Array, low: Sizes, high: Sizes, value: float = 0) -> Array:
+def padded(x: Array, low: Sizes, high: Sizes, value: Any = 0) -> Array:
     """`x` with its spatial axes padded, or cut where a number is negative."""
     for axis, (before, after) in enumerate(zip(low, high, strict=True), start=2):
         x = x[(slice(None),) * axis + (slice(max(-before, 0), x.shape[axis] - max(-after, 0)),)]
@@ -157,12 +163,12 @@ def offsets(kernel: Sizes) -> list[Sizes]:
     return list(product(*map(range, kernel)))
 
 
-def seen_from(place: Sizes, out: Sizes, stride: Sizes, dilation: Sizes) -> tuple[slice, ...]:
+def at(place: Sizes) -> tuple[Any, ...]:
+    """The index of one place of a kernel, in weights with two leading axes."""
+    return (slice(None), slice(None), *place)
+
+
+def seen_from(place: Sizes, out: Sizes, stride: Sizes, dilation: Sizes) -> tuple[Any, ...]:
     """The slices of a padded array that the kernel's element at `place` meets in all windows."""
     steps = zip(place, out, stride, dilation, strict=True)
     return (slice(None), slice(None), *(slice(k * d, k * d + (o - 1) * s + 1, s) for k, o, s, d in steps))
-
-
-def shape_of(x: Array, sizes: Sizes) -> Shape:
-    """The shape of `x` with other spatial sizes."""
-    return (*x.shape[:2], *sizes)
