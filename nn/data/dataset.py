@@ -74,12 +74,12 @@ class TensorDataset(Dataset[tuple[Any, ...]]):
         return int(self.tensors[0].shape[0])
 
     def __getitem__(self, index: SupportsIndex) -> tuple[Any, ...]:
-        place = position(index, len(self), self)
+        place = check_index(index, len(self), self)
         return tuple(t[place] if isinstance(t, hal.Tensor) else as_tensor(t[place]) for t in self.tensors)
 
     def read_batch(self, indices: Indices) -> list[Any]:
         """A list with the rows `indices` of each tensor."""
-        rows = positions(indices, len(self), self)
+        rows = check_indices(indices, len(self), self)
         return [t[as_tensor(rows, device=t.device)] if isinstance(t, hal.Tensor) else t[rows] for t in self.tensors]
 
 
@@ -99,7 +99,7 @@ class Subset(Dataset[T_co]):
         return len(self.indices)
 
     def __getitem__(self, index: SupportsIndex) -> T_co:
-        item: T_co = self.dataset[int(self.indices[position(index, len(self), self)])]
+        item: T_co = self.dataset[int(self.indices[check_index(index, len(self), self)])]
         return item
 
     def read_batch(self, indices: Indices) -> Any:
@@ -163,17 +163,17 @@ def read_batch(dataset: Any, indices: Indices) -> Any:
     return None
 
 
-def position(index: SupportsIndex, size: int, owner: object) -> int:
-    """The index counted from the front, or an IndexError that says how many items there are."""
+def check_index(index: SupportsIndex, size: int, owner: object) -> int:
+    """The index as an int, or an IndexError that says how many items there are."""
     place = operator.index(index)
     if not -size <= place < size:
         raise IndexError(f"{type(owner).__name__} has {size} items, got index {place}")
-    return place % size if size else place
+    return place
 
 
-def positions(indices: Indices, size: int, owner: object) -> Indices:
-    """The indices counted from the front; an IndexError names the first that is out of range."""
+def check_indices(indices: Indices, size: int, owner: object) -> Indices:
+    """The indices, or an IndexError that names the first one out of range."""
     wrong = (indices < -size) | (indices >= size)
     if wrong.any():
-        position(int(indices[wrong][0]), size, owner)
-    return np.where(indices < 0, indices + size, indices)
+        check_index(int(indices[wrong][0]), size, owner)
+    return indices

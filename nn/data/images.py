@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hal.errors import DataError
 from nn.data.collate import as_tensor
-from nn.data.dataset import Dataset, Indices, position, positions
+from nn.data.dataset import Dataset, Indices, check_index, check_indices
 
 Transform = Callable[[Any], Any]
 
@@ -58,7 +58,7 @@ class ImageDataset(Dataset[tuple[Any, Any]]):
         return len(self.labels)
 
     def __getitem__(self, index: SupportsIndex) -> tuple[Any, Any]:
-        place = position(index, len(self), self)
+        place = check_index(index, len(self), self)
         image, label = as_tensor(self._floats(self.images[place])), int(self.labels[place])
         if self.transform is not None:
             image = self.transform(image)
@@ -68,7 +68,7 @@ class ImageDataset(Dataset[tuple[Any, Any]]):
         """Images and labels of these items; None if a transform wants to see them one by one."""
         if self.transform is not None or self.target_transform is not None:
             return None
-        rows = positions(indices, len(self), self)
+        rows = check_indices(indices, len(self), self)
         return [self._floats(self.images[rows]), self.labels[rows]]
 
     def __repr__(self) -> str:

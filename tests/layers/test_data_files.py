@@ -100,13 +100,18 @@ def test_mnist_comes_in_batches(tmp_path: Path, num_workers: int) -> None:
 
 
 def test_transforms_are_applied_to_items_and_so_to_batches(tmp_path: Path) -> None:
-    dataset = MNIST(write_mnist(tmp_path), transform=lambda image: image - 1, target_transform=lambda label: label % 2)
-    image, label = dataset[3]
-    images, labels = next(iter(DataLoader(dataset, 7, num_workers=2)))
-    assert label == 1
-    np.testing.assert_array_equal(image.numpy()[0], pictures(7)[3] / np.float32(255) - 1)
-    np.testing.assert_array_equal(images.numpy()[3], image.numpy())
-    assert labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
+    write_mnist(tmp_path)
+    floats, parities = pictures(7)[:, None] / np.float32(255), [0, 1, 0, 1, 0, 1, 0]
+    for transform, target_transform in [(lambda image: image - 1, None), (None, lambda label: label % 2)]:
+        dataset = MNIST(tmp_path, transform=transform, target_transform=target_transform)
+        want = (floats - 1, [*range(7)]) if transform else (floats, parities)
+
+        image, label = dataset[3]
+        images, labels = next(iter(DataLoader(dataset, 7, num_workers=2)))
+
+        np.testing.assert_array_equal(image.numpy(), want[0][3])
+        np.testing.assert_array_equal(images.numpy(), want[0])
+        assert (label, labels.tolist()) == (want[1][3], want[1])
 
 
 def test_mnist_and_fashion_mnist_may_share_a_root(tmp_path: Path) -> None:
@@ -114,6 +119,9 @@ def test_mnist_and_fashion_mnist_may_share_a_root(tmp_path: Path) -> None:
     write_mnist(tmp_path / "FashionMNIST/raw", count=5)
     assert (len(MNIST(tmp_path)), len(FashionMNIST(tmp_path))) == (2, 5)
     assert FashionMNIST(tmp_path).classes[9] == "Ankle boot"
+    # A file in the root itself could be either's: the folder with the name goes first.
+    write_mnist(tmp_path, count=1)
+    assert (len(MNIST(tmp_path)), len(FashionMNIST(tmp_path))) == (2, 5)
 
 
 def swap(path: Path, content: bytes) -> None:
@@ -330,8 +338,9 @@ def test_the_digits_are_split_by_class_and_always_alike() -> None:
         (gzip.compress(b"1,2,3\n"), "needed 1797 lines of 65 numbers, got 3 numbers: install"),
         (gzip.compress(b",".join([b"17"] * 1797 * 65)), "needed pixels from 0 to 16, got 17 to 17"),
         (gzip.compress(b",".join([b"16"] * 1797 * 65)), "needed labels from 0 to 9, got 16 at item 0"),
+        (gzip.compress(b"\n".join([b"0," * 64 + b"-1"] * 1797)), "needed labels from 0 to 9, got -1 at item 0"),
     ],
-    ids=["missing", "empty", "not gzip", "no numbers", "too few", "pixels", "labels"],
+    ids=["missing", "empty", "not gzip", "no numbers", "too few", "pixels", "large label", "negative label"],
 )
 def test_a_damaged_digits_file_is_refused(tmp_path: Path, content: bytes | None, text: str) -> None:
     path = tmp_path / "digits.csv.gz"
