@@ -14,7 +14,14 @@ from hal.op import Array, Cost, Grads, Op, Rng, Sample, Specs, Tolerance
 from hal.ops.common import FLOATS, check_kind, floating
 from hal.ops.common import uniform as drawn
 from hal.ops.random import (
-    OPS_PER_WORD, WORD, check_shape, check_state, fractions, reference_fractions, reference_stream, sample_state,
+    OPS_PER_WORD,
+    WORD,
+    check_shape,
+    check_state,
+    fractions,
+    reference_fractions,
+    reference_stream,
+    sample_state,
     working,
 )  # fmt: skip
 from hal.ops.steps import zeros

@@ -14,8 +14,18 @@ from hal.errors import SettingError
 from hal.op import Array, Op, Rng, Sample, in_norm
 from hal.ops.common import FLOATS, INTEGERS, check_kind
 from hal.ops.random import (
-    NO_GRADIENT, WORD, check_shape, check_state, columns, cost_of_bits, fractions, reference_fractions,
-    reference_stream, sample_state, words_per_element, working,
+    NO_GRADIENT,
+    WORD,
+    check_shape,
+    check_state,
+    columns,
+    cost_of_bits,
+    fractions,
+    reference_fractions,
+    reference_stream,
+    sample_state,
+    words_per_element,
+    working,
 )  # fmt: skip
 from hal.spec import Shape, Spec
 
@@ -145,12 +155,12 @@ def _sample_normal(rng: Rng) -> Iterator[Sample]:
 normal = Op(
     "normal", _infer_normal, _reference_normal, _sample_normal, None, _decompose_normal, cost_of_bits, "random",
     no_gradient=NO_GRADIENT,
-    tolerance=in_norm(16, "the angle's rounding, up to pi u, and the OpenCL limits of log, sqrt and sin, times a radius"),
+    tolerance=in_norm(16, "the angle's rounding, up to pi u, and OpenCL's limits of log, sqrt, sin, times a radius"),
     doc="""Random numbers of a normal distribution with `mean` and `std`, by Box and Muller's transform.
 
     Elements 2j and 2j + 1 are r cos(2 pi v) and r sin(2 pi v), r = sqrt(-2 log u). In float32, and for the half types,
-    counter j gives both: u = word0 / 2**32 + 2**-33 rounded to float32, v = the top 24 bits of word1 / 2**24. In float64
-    counters 2j and 2j + 1 give two 53-bit numbers w, v as in `uniform`, and u = 1 - w.
+    counter j gives both: u = word0 / 2**32 + 2**-33 rounded to float32, v = the top 24 bits of word1 / 2**24. In
+    float64 counters 2j and 2j + 1 give two 53-bit numbers w, v as in `uniform`, and u = 1 - w.
     n elements consume (n + 1) // 2 counters, n + n % 2 in float64; advance by `counters(n)`.
 
     Source: Box, Muller, "A Note on the Generation of Random Normal Deviates", Ann. Math. Statist. 29 (1958).""",
@@ -193,7 +203,8 @@ def _scaled(high: Tensor, low: Tensor, count: int, half: int) -> Tensor:
 def _decompose_randint(state: Tensor, *, shape: Shape, low: int, high: int, dtype: DType) -> Tensor:
     size, count = prod(shape), high - low
     if count <= WORD:
-        x = _scaled(*columns(ops.random_bits(state, shape=(2 * size,)), 2), count, 16)
+        first, second = columns(ops.random_bits(state, shape=(2 * size,)), 2)
+        x = _scaled(first, second, count, 16)
         x = x + low % WORD if dtype.itemsize < 8 else x
         x = ops.cast(x, dtype=dtype)
         x = x + low if dtype.itemsize == 8 else x
@@ -235,6 +246,6 @@ randint = Op(
 
     An element is low + floor(w * count / 2**64), count = high - low, for a number w of two words, the first one on top:
     some values are likelier than others, but by less than one part in 2**32. A count above 2**32 takes four words and
-    2**128 in the same way, with an error of less than one part in 2**64. No word is rejected, so the same words are
-    used on every device. n elements consume n counters, 2n where the count is above 2**32; advance by `counters(n)`.""",
+    2**128 in the same way, with an error of less than one part in 2**64. No word is rejected.
+    n elements consume n counters, 2n where the count is above 2**32; advance by `counters(n)`.""",
 )  # fmt: skip
