@@ -68,12 +68,15 @@ class Decision:
 
 _decisions: dict[tuple[Any, ...], Decision] = {}
 _constants: dict[tuple[Any, ...], Tensor] = {}
+_scalars: dict[tuple[Any, ...], Tensor] = {}  # the same, found by what `binary` has at hand
+_NUMBERS = frozenset((int, float, bool, complex))
 
 
 def forget_decisions() -> None:
     """Forget all cached decisions, because a backend, kernel or op was added."""
     _decisions.clear()
     _constants.clear()
+    _scalars.clear()
 
 
 registry.on_change(forget_decisions)
@@ -133,24 +136,31 @@ def run(op: Op, args: tuple[Any, ...], settings: Settings) -> Any:
 
 def binary(op: Op, a: Tensor, b: Any) -> Any:
     """`run` for two inputs, for Python's operators: the same in fewer steps."""
-    if isinstance(b, Tensor):
-        device = a.device
-        if device is b.device:
-            decision = _decisions.get((op, device, a.spec, b.spec))
-            if decision is not None and decision.kernel is not None:
-                try:
-                    result = decision.kernel(
-                        a._buffer if a._generation == a.storage.generation else a.refresh(),
-                        b._buffer if b._generation == b.storage.generation else b.refresh(),
-                    )
-                except Exception as error:
-                    raise _kernel_failed(op, device, (a, b), {}, error) from error
-                out = Tensor(result, decision.spec, device, a.origin)  # type: ignore[arg-type]
-                if (a.tracked or b.tracked) and mode.enabled and decision.records:
-                    _record(op, (a, b), (out,), decision)
-                return out
-    elif not isinstance(b, (int, float, complex)):
-        return NotImplemented
+    device = a.device
+    spec = a.spec
+    if not isinstance(b, Tensor):
+        scalar = b
+        b = _scalars.get((scalar, scalar.__class__, spec.dtype, device)) if scalar.__class__ in _NUMBERS else None
+        if b is None:
+            if not isinstance(scalar, (int, float, complex)):
+                return NotImplemented
+            b = constant(scalar, Spec((), with_scalar(spec.dtype, scalar)), device)
+            if scalar != 0:  # 0.0 and -0.0 are one key and two constants
+                _scalars[scalar, scalar.__class__, spec.dtype, device] = b
+    if device is b.device:
+        decision = _decisions.get((op, device, spec, b.spec))
+        if decision is not None and decision.kernel is not None:
+            try:
+                result = decision.kernel(
+                    a._buffer if a._generation == a.storage.generation else a.refresh(),
+                    b._buffer if b._generation == b.storage.generation else b.refresh(),
+                )
+            except Exception as error:
+                raise _kernel_failed(op, device, (a, b), {}, error) from error
+            out = Tensor(result, decision.spec, device, a.origin)  # type: ignore[arg-type]
+            if (a.tracked or b.tracked) and mode.enabled and decision.records:
+                _record(op, (a, b), (out,), decision)
+            return out
     return run(op, (a, b), {})
 
 
@@ -406,6 +416,8 @@ def constant(value: bool | int | float | complex, spec: Spec, device: Device) ->
     key = (value, math.copysign(1, value) if isinstance(value, float) else 0, type(value), spec, device)
     found = _constants.get(key)
     if found is None:
+        if isinstance(device.backend, StaleBackend):
+            device.backend.refuse(())
         if device is ABSTRACT:
             buffer = None
         else:
@@ -416,6 +428,7 @@ def constant(value: bool | int | float | complex, spec: Spec, device: Device) ->
         found = Tensor(buffer, spec, device, CONSTANT)
         if len(_constants) >= 4096:
             _constants.clear()
+            _scalars.clear()
         _constants[key] = found
     return found
 

@@ -274,6 +274,7 @@ def on_change(function: Callable[[], None]) -> None:
 def changed() -> None:
     """Say that a backend, op or kernel was added or taken away: cached decisions are forgotten."""
     _best_device.cache_clear()
+    _named_device.cache_clear()
     for function in _changed:
         function()
 
@@ -346,6 +347,7 @@ def _best_device() -> Device:
     raise DeviceError("no backend has a device; `hal devices -v` says why (is hal-runtime itself installed, not only on the path?)")
 
 
+@lru_cache(maxsize=256)
 def _named_device(which: str, asked_by: str) -> Device:
     by = f"{asked_by}: " if asked_by else ""
     name, _, suffix = which.partition(":")

@@ -1,0 +1,163 @@
+"""Judges results against the float64 reference, in the units that an op's tolerance is stated in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from hal import dtypes
+from hal.dtypes import DType
+from hal.op import Array, Op, Sample
+from hal.spec import Spec
+from hal.testing.fake import widened
+
+ROUNDING = 0.5 + 1e-3  # units in the last place that rounding once may cost, the reference's own rounding included
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one result compares with the reference.
+
+    Attributes:
+        error: the largest error, in `unit`; infinite where a NaN, an infinity, a shape or a dtype is wrong.
+        allowed: the largest that the op's record allows.
+        unit: `ulp`, `terms`, `norm`, or `exact` for integers and bools.
+        detail: what is wrong and where, for people.
+    """
+
+    error: float
+    allowed: float
+    unit: str
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within what is allowed."""
+        return self.error <= self.allowed
+
+
+def cast_inputs(sample: Sample, dtype: DType) -> tuple[Array, ...]:
+    """The sample's inputs with floating ones in `dtype`, strides kept as far as NumPy keeps them."""
+    if sample.exact:
+        return sample.inputs
+    with np.errstate(over="ignore"):
+        return tuple(x.astype(dtype.numpy) if dtypes.of(x.dtype).is_floating else x for x in sample.inputs)
+
+
+def expected(op: Op, inputs: tuple[Array, ...], settings: Mapping[str, Any]) -> tuple[Array, ...]:
+    """What the reference says, one array per result."""
+    promoted = inputs
+    if op.promote is not None:
+        wanted = op.promote(*(dtypes.of(x.dtype) for x in inputs))
+        promoted = tuple(x.astype(w.numpy) for x, w in zip(inputs, wanted, strict=True))
+    with np.errstate(all="ignore"):
+        result = op.reference(*(widened(x) for x in promoted), **settings)
+    return tuple(np.asarray(r) for r in result) if isinstance(result, tuple) else (np.asarray(result),)
+
+
+def specs_of(op: Op, inputs: tuple[Array, ...], settings: Mapping[str, Any]) -> tuple[Spec, ...]:
+    """The specs of the inputs after the op's promotion."""
+    given = [dtypes.of(x.dtype) for x in inputs]
+    wanted = op.promote(*given) if op.promote is not None else given
+    return tuple(Spec(x.shape, d) for x, d in zip(inputs, wanted, strict=True))
+
+
+def unit_roundoff(dtype: DType) -> float:
+    """Half the distance from 1 to the next number."""
+    return float(ml_dtypes.finfo(dtype.numpy).eps) / 2
+
+
+def ulp(values: Array, dtype: DType) -> Array:
+    """The distance between neighbouring numbers of `dtype` at `values`."""
+    info = ml_dtypes.finfo(dtype.numpy)
+    with np.errstate(all="ignore"):
+        exponent = np.floor(np.log2(np.maximum(np.abs(values), float(info.tiny))))
+    return np.asarray(np.exp2(exponent) * float(info.eps))
+
+
+def judge(
+    op: Op, inputs: tuple[Array, ...], settings: Mapping[str, Any], got: tuple[Array, ...], specs: tuple[Spec, ...]
+) -> Verdict:
+    """The worst verdict over all results of one call; `specs` are those that the op's record infers for them."""
+    wants = expected(op, inputs, settings)
+    if len(got) != len(wants):
+        return Verdict(np.inf, 0, "exact", f"{len(got)} results, the reference gives {len(wants)}")
+    verdicts = [_judge_one(op, inputs, settings, g, w, s, i) for i, (g, w, s) in enumerate(zip(got, wants, specs, strict=True))]
+    return max(verdicts, key=lambda v: (not v.passed, v.error / v.allowed if v.allowed else v.error))
+
+
+def _judge_one(
+    op: Op, inputs: tuple[Array, ...], settings: Mapping[str, Any], got: Array, want: Array, spec: Spec, index: int
+) -> Verdict:
+    if got.shape != spec.shape or want.shape != spec.shape:
+        return Verdict(np.inf, 0, "exact", f"shape {got.shape}, infer says {spec.shape}, the reference gives {want.shape}")
+    if got.dtype != spec.dtype.numpy:
+        return Verdict(np.inf, 0, "exact", f"dtype {got.dtype}, infer says {spec.dtype.name}")
+    if not spec.dtype.is_inexact:
+        wrong = got != want.astype(got.dtype)
+        return Verdict(float(wrong.sum()), 0, "exact", _where(got, want, wrong))
+    if spec.dtype.kind == "complex":
+        scale = np.maximum(np.abs(want), float(np.finfo(got.dtype).tiny))
+        return _worst(np.abs(got - want) / (scale * float(np.finfo(got.dtype).eps)), 4 + _allowed(op, spec.dtype), "ulp", got, want)
+    return _judge_real(op, inputs, settings, got, want, spec, index)
+
+
+def _allowed(op: Op, dtype: DType) -> float:
+    return float(getattr(op.tolerance, dtype.name))
+
+
+def _judge_real(
+    op: Op, inputs: tuple[Array, ...], settings: Mapping[str, Any], got: Array, want: Array, spec: Spec, index: int
+) -> Verdict:
+    with np.errstate(all="ignore"):
+        rounded = want.astype(spec.dtype.numpy).astype(np.float64)
+    y = got.astype(np.float64)
+    with np.errstate(all="ignore"):
+        odd = (np.isnan(y) != np.isnan(want)) | (np.isinf(y) & ~np.isinf(rounded) & (np.abs(want) < _nearly_max(spec.dtype)))
+        odd |= np.isinf(want) & (y != want)
+    if odd.any():
+        return Verdict(np.inf, 0, op.tolerance.unit, _where(got, want, odd))
+    finite = np.isfinite(want) & np.isfinite(rounded) & np.isfinite(y)
+    error = np.abs(np.where(finite, y - np.where(finite, want, 0), 0))
+    last_place = ulp(np.where(finite, want, 1), spec.dtype)
+    allowed = _allowed(op, spec.dtype)
+    unit = op.tolerance.unit
+    if unit == "ulp":
+        slack = 2 if spec.dtype is dtypes.float64 and allowed else 0  # the reference itself is in float64
+        return _worst(error / last_place, max(allowed, ROUNDING) + slack, unit, got, want)
+    u = unit_roundoff(spec.dtype)
+    excess = np.maximum(error - 0.5 * last_place, 0)  # rounding the result once is always allowed
+    if unit == "norm":
+        largest = float(np.abs(want[finite]).max(initial=0.0))
+        return _worst(excess / (u * max(largest, float(np.finfo(np.float32).tiny))), allowed, unit, got, want)
+    assert op.terms is not None, f"{op.name} has a tolerance in terms and does not say how many there are"
+    terms = max(1, op.terms(*specs_of(op, inputs, settings), **settings))
+    absolute = tuple(np.abs(x) if dtypes.of(x.dtype).is_inexact else x for x in inputs)
+    scale = np.maximum(expected(op, absolute, settings)[index], float(np.finfo(np.float32).tiny))
+    accumulating = dtypes.float32 if spec.dtype in (dtypes.float16, dtypes.bfloat16) else spec.dtype
+    with np.errstate(all="ignore"):
+        units = np.where(finite, excess / (unit_roundoff(accumulating) * np.where(finite, scale, 1)), 0)
+    return _worst(units, min(terms, 8 + 2 * sqrt(terms)) + 1, unit, got, want)
+
+
+def _nearly_max(dtype: DType) -> float:
+    return float(ml_dtypes.finfo(dtype.numpy).max) * 0.999
+
+
+def _worst(units: Array, allowed: float, unit: str, got: Array, want: Array) -> Verdict:
+    if units.size == 0:
+        return Verdict(0.0, allowed, unit)
+    error = float(units.max())
+    return Verdict(error, allowed, unit, "" if error <= allowed else _where(got, want, units > allowed))
+
+
+def _where(got: Array, want: Array, wrong: Array) -> str:
+    if not wrong.any():
+        return ""
+    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return f"{int(wrong.sum())} of {wrong.size} elements differ; at {at} got {got[at]!r}, the reference says {want[at]!r}"
