@@ -1,12 +1,14 @@
 """What the pages show runs, and what they name exists.
 
-A page's Python blocks run in order, in one process and an empty folder. A block with a title is a file of that name;
-a shell block runs with `hal`, `python` and `pip install` as a reader has them, except that pip asks no index.
+A page's Python blocks run in order, in one process and an empty folder. A block with a title is a file of that name,
+in a copy of HAL if it belongs there; a shell block runs with `hal`, `python` and `pip install` as a reader has them,
+except that pip asks no index.
 """
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,13 +63,15 @@ def steps(page: Path) -> Iterator[Block]:
 def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
     environment = {
         **os.environ,
-        "PYTHONPATH": str(tmp_path / "site"),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(tmp_path / "site")]),
         "PYTHONWARNINGS": "error",
         "HAL_CACHE_DIR": "cache",
     }
     for block in steps(page):
         if block.title:
             target = tmp_path / block.title
+            if target.is_relative_to(tmp_path / "hal") and not (tmp_path / "hal").exists():
+                shutil.copytree(ROOT / "hal", tmp_path / "hal", ignore=shutil.ignore_patterns("__pycache__"))
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(block.text, encoding="utf-8")
             continue
