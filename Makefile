@@ -36,7 +36,7 @@ types: $(VENV)/.dev ## Check types: mypy is the gate, pyright the second opinion
 	$(BIN)/pyright
 
 docs: $(VENV)/.docs ## Build the documentation into site/.
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 dev: $(VENV)/.dev ## Install the tools of a developer, and the hooks that run them before a commit.
 	$(BIN)/pre-commit install

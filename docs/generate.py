@@ -3,6 +3,8 @@
 A page asks with a comment of its own, `<!-- generated: ops -->`, and gets the section in its place.
 """
 
+import importlib.util
+import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -56,4 +58,25 @@ def _helps(command: click.Command, context: click.Context) -> Iterator[str]:
                 yield from _helps(below, click.Context(below, parent=context, info_name=name))
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"ops": op_table, "commands": command_line}
+def modules(package: str) -> str:
+    """A section for every public module of a package, in alphabetical order: mkdocstrings fills them in."""
+    found = importlib.util.find_spec(package)
+    assert found is not None
+    names = [
+        m.name for m in pkgutil.iter_modules(found.submodule_search_locations, f"{package}.") if not _hidden(m.name)
+    ]
+    options = "    options:\n      heading_level: 3\n      show_root_heading: false\n      show_root_toc_entry: false\n"
+    return "\n\n".join(f"## `{name}`\n\n::: {name}\n{options}" for name in sorted(names))
+
+
+def _hidden(module: str) -> bool:
+    # the table has a page of its own, and so has the plugin door
+    return module in {"hal.ops", "hal.plugin", "hal.cli"} or any(part.startswith("_") for part in module.split("."))
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "ops": op_table,
+    "commands": command_line,
+    "hal": lambda: modules("hal"),
+    "nn": lambda: modules("nn"),
+}
