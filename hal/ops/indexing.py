@@ -13,7 +13,7 @@ from hal.errors import DTypeError, ShapeError
 from hal.op import SUMS, Array, Cost, Grads, Op, Rng, Sample
 from hal.ops.common import LARGE, common, integers, unbroadcast, uniform
 from hal.ops.movement import cost_of_copy, exact_bits, infer_slice, python_slices, slice_calls, slice_sizes, unslice
-from hal.ops.steps import positions, zeros
+from hal.ops.steps import cut, positions, widen, zeros
 from hal.spec import Shape, Spec, normalize_axis
 
 if TYPE_CHECKING:
