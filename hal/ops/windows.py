@@ -107,17 +107,35 @@ def pad_spatial(x: Tensor, low: Sizes, high: Sizes, value: bool | int | float = 
 
 def window_index(sizes: Sizes, out: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes, device: Any) -> Tensor:
     """Where the elements of all windows lie in a flattened image of `sizes`: int64 (prod(kernel), prod(out))."""
-    n = len(sizes)
-    index: Tensor | None = None
-    for i, size in enumerate(sizes):
-        inside = ops.iota(size=kernel[i], dtype=dtypes.int64, device=device) * dilation[i]
-        start = ops.iota(size=out[i], dtype=dtypes.int64, device=device) * stride[i]
-        inside = ops.reshape(inside, shape=tuple(kernel[i] if j == i else 1 for j in range(2 * n)))
-        start = ops.reshape(start, shape=tuple(out[i] if j == n + i else 1 for j in range(2 * n)))
-        along = inside + start
-        index = along if index is None else index * size + along
-    assert index is not None
-    return ops.reshape(index, shape=(prod(kernel), prod(out)))
+    along = []
+    for o, k, s, d in zip(out, kernel, stride, dilation, strict=True):
+        start = ops.iota(size=o, dtype=dtypes.int64, device=device) * s
+        inside = ops.iota(size=k, dtype=dtypes.int64, device=device) * d
+        along.append(ops.reshape(inside, shape=(k, 1)) + start)
+    return flat_index(sizes, along)
+
+
+def flat_index(sizes: Sizes, along: list[Tensor]) -> Tensor:
+    """Positions in a flattened image, from those along each axis: of (k, o) for each, (prod of k, prod of o)."""
+    index, *others = in_all_axes(along)
+    for size, positions in zip(sizes[1:], others, strict=True):
+        index = index * size + positions
+    return in_two_axes(index)
+
+
+def in_all_axes(along: list[Tensor]) -> list[Tensor]:
+    """Arrays (k, o), one for each spatial axis, shaped so that they broadcast to (k1, k2, ..., o1, o2, ...)."""
+    n = len(along)
+    return [
+        ops.reshape(x, shape=tuple(x.shape[j // n] if j % n == i else 1 for j in range(2 * n)))
+        for i, x in enumerate(along)
+    ]
+
+
+def in_two_axes(x: Tensor) -> Tensor:
+    """(k1, k2, ..., o1, o2, ...) as (prod of k, prod of o)."""
+    n = x.ndim // 2
+    return ops.reshape(x, shape=(prod(x.shape[:n]), prod(x.shape[n:])))
 
 
 def windows(x: Tensor, out: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Tensor:
@@ -163,12 +181,12 @@ def offsets(kernel: Sizes) -> list[Sizes]:
     return list(product(*map(range, kernel)))
 
 
-def at(place: Sizes) -> tuple[Any, ...]:
-    """The index of one place of a kernel, in weights with two leading axes."""
+def at(place: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The index of one place (or slices) along the spatial axes, for arrays with two axes before those."""
     return (slice(None), slice(None), *place)
 
 
 def seen_from(place: Sizes, out: Sizes, stride: Sizes, dilation: Sizes) -> tuple[Any, ...]:
     """The slices of a padded array that the kernel's element at `place` meets in all windows."""
     steps = zip(place, out, stride, dilation, strict=True)
-    return (slice(None), slice(None), *(slice(k * d, k * d + (o - 1) * s + 1, s) for k, o, s, d in steps))
+    return at(tuple(slice(k * d, k * d + (o - 1) * s + 1, s) for k, o, s, d in steps))
