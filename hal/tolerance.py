@@ -32,3 +32,20 @@ def opencl(name: str) -> Tolerance:
     """The limit for the function `name`; functions that are not in the table are exact (0 ULP)."""
     float32, float16, float64 = _OPENCL.get(name, (0, 0, 0))
     return Tolerance(float32, float16, float64, max(1.0, float16) if name in _OPENCL else 0, source=_SOURCE)
+
+
+_WEBNN_SOURCE = "WebNN, web-platform-tests, in ULP (float64 as float32)"
+
+# fmt: off
+#               float32 float16
+_WEBNN = {
+    "elu":         (18, 18), "gelu":      (18, 18), "softplus": (18, 18), "sigmoid": (34, 10),
+    "hardSigmoid": (2, 2),   "hardSwish": (4, 4),   "softsign": (3, 3),   "leakyRelu": (1, 2), "prelu": (1, 1),
+}
+# fmt: on
+
+
+def webnn(name: str) -> Tolerance:
+    """The limit that WebNN's tests set for the operator `name`, which OpenCL does not have."""
+    float32, float16 = _WEBNN[name]
+    return Tolerance(float32, float16, float32, float16, source=_WEBNN_SOURCE)

@@ -70,7 +70,8 @@ def check_kind(who: str, spec: Spec, kinds: tuple[str, ...]) -> None:
     """Raise DTypeError unless the dtype of `spec` is of one of `kinds`."""
     if spec.dtype.kind not in kinds:
         raise DTypeError(
-            f"{who} takes {', '.join(kinds)} elements, got {spec.dtype.name}; convert with .to(dtype) or hal.astype first"
+            f"{who} takes {', '.join(kinds)} elements, got {spec.dtype.name}; "
+            "convert with .to(dtype) or hal.astype first"
         )
 
 
@@ -109,6 +110,20 @@ def horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     for c in coefficients[2:]:
         y = y * x + c
     return y
+
+
+def odd(x: Tensor, y: Tensor) -> Tensor:
+    """The odd function of `x` that is `y` at abs(x), zero at zero: -0.0 stays -0.0."""
+    return ops.where(ops.equal(x, 0), x, ops.where(ops.less(x, 0), -y, y))
+
+
+def unless_complex(decompose: Callable[..., Any], of_complex: Callable[..., Any]) -> Callable[..., Any]:
+    """A decomposition with an accurate way for real inputs and the textbook's formula for complex ones."""
+
+    def decompose_either(*xs: Tensor) -> Tensor:
+        return (of_complex if xs[0].dtype.kind == "complex" else decompose)(*xs)
+
+    return decompose_either
 
 
 def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
