@@ -357,7 +357,7 @@ def _other_device(op: Op, device: Device, specs: tuple[Spec, ...], settings: Set
     """A device that can run the call: one in host memory if possible, since copies to it are cheapest."""
     backends = sorted(registry.registry().backends.values(), key=lambda b: (not b.host_memory, -b.priority, b.name))
     for backend in backends:
-        if backend is device.backend:
+        if backend is device.backend or backend.priority < 0:  # those below zero are chosen by name only
             continue
         try:
             candidates = backend.devices()

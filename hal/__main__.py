@@ -1,0 +1,5 @@
+"""`python -m hal` is the same as `hal`."""
+
+from hal.cli import main
+
+main()
