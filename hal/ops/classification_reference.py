@@ -58,7 +58,9 @@ def _reference_losses(
         values[i] = -(1 - smoothing) * scale[t] * rows[i, t]
         if smoothing:
             values[i] -= smoothing / classes * np.sum(scale * rows[i])
-    return np.sum(values) / total if reduction == "mean" else reference_reduced(values.reshape(shape), reduction)
+    if reduction == "mean":
+        return np.asarray(np.sum(values) / total)
+    return reference_reduced(values.reshape(shape), reduction)
 
 
 def reference_nll(
