@@ -93,7 +93,6 @@ class Registry:
             plugin = plugin()
         if isinstance(plugin, Backend):
             self._add_backend(plugin, source)
-            self._add_kernels_to(plugin.name)
             return
         if not self._speaks_our_api(plugin, source):
             return

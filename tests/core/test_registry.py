@@ -43,6 +43,8 @@ def install(folder: Path, name: str, code: str, version: str = "1.0") -> None:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [m for m in sys.modules if m.startswith("plug_")]:  # of an earlier test
+        monkeypatch.delitem(sys.modules, name)
     return tmp_path
 
 

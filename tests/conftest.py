@@ -1,0 +1,26 @@
+"""Fixtures for all tests: the devices that a program is run on, the template plugin among them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hal
+
+PLUGINS = Path(__file__).parent.parent / "plugins"
+for _plugin in ("template", "primitive"):  # as installed plugins would be, but from the source tree
+    sys.path.insert(0, str(PLUGINS / _plugin))
+    hal.register(__import__(f"hal_{_plugin}"))
+
+DEVICES = ["cpu", "fake", "template", "primitive"]
+
+
+@pytest.fixture(params=DEVICES)
+def each_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[hal.Device]:
+    """Every device that is here and can train, one after the other, as the default device."""
+    monkeypatch.setenv("HAL_BACKEND", request.param)
+    monkeypatch.setenv("HAL_FALLBACK", "allow")
+    yield hal.device(request.param)
