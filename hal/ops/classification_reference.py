@@ -157,7 +157,7 @@ def _samples_of_indices(rng: Rng, logs: bool) -> Iterator[Sample]:
                 dropped = np.where(target == 2, ignored, target)
                 yield Sample((scores(*shape), dropped), {**settings, "ignore_index": ignored})
                 yield Sample((scores(*shape), dropped, weight), {**settings, "ignore_index": ignored})
-        yield Sample((scores(3, 5), np.full(3, IGNORE)), settings)  # none left: the mean is NaN
+        yield Sample((scores(3, 5), np.full(3, IGNORE)), settings, smooth=False)  # none left: the mean is NaN
         yield Sample((scores(3001, 50), _indices(rng, (3001,), 50)), settings, smooth=False)
         yield Sample((scores(3, 20_001), _indices(rng, (3,), 20_001)), settings, smooth=False)
 
@@ -195,6 +195,7 @@ def with_gradient(samples: Callable[[Rng], Iterator[Sample]]) -> Callable[[Rng],
             none = sample.settings.get("reduction") == "none"
             if np.all(np.isfinite(sample.inputs[0])):
                 g = uniform(rng, without_classes(sample.inputs[0].shape) if none else ())
-                yield Sample((g, *sample.inputs), sample.settings, sample.smooth)
+                smooth = sample.smooth and sample.inputs[1].size > 0  # the mean of nothing is NaN
+                yield Sample((g, *sample.inputs), sample.settings, smooth)
 
     return samples_of_gradient

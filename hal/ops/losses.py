@@ -125,12 +125,14 @@ def _loss(
         return reduced(element(*inputs, **given), reduction)
 
     def gradient(g: Tensor, out: Tensor, *inputs: Tensor, reduction: str, **given: Any) -> Grads:
-        each = share(g, broadcast_shapes(name, *(x.shape for x in inputs)), reduction)
+        shape = broadcast_shapes(name, *(x.shape for x in inputs))
+        each = share(g, shape, reduction)
 
         def entry(slope: Element, x: Tensor) -> Callable[[], Tensor]:
             def gradient_of_input() -> Tensor:
                 full = slope(each, *inputs, **given)
-                return unbroadcast(full, x.shape) if full.ndim >= x.ndim else ops.broadcast_to(full, shape=x.shape)
+                full = full if full.shape == shape else ops.broadcast_to(full, shape=shape)
+                return unbroadcast(full, x.shape)
 
             return gradient_of_input
 
