@@ -185,7 +185,7 @@ def _cost(*xs: Spec, out: Spec, equation: str) -> Cost:
 def _samples(rng: Rng) -> Iterator[Sample]:
     for equation, *shapes in [
         ("ij,jk->ik", (2, 3), (3, 4)), ("ij,jk", (2, 3), (3, 4)), ("ij->ji", (2, 3)), ("ij->", (2, 3)),
-        ("ij->j", (2, 3)),        ("ii->i", (3, 3)), ("ii", (3, 3)), ("iij->j", (3, 3, 2)), ("iii->i", (3, 3, 3)),
+        ("ij->j", (2, 3)), ("ii->i", (3, 3)), ("ii", (3, 3)), ("iij->j", (3, 3, 2)), ("iii->i", (3, 3, 3)),
         ("i,i->i", (4,), (4,)),
         ("i,i", (4,), (4,)), ("i,j->ij", (3,), (4,)), ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)), ("ba", (2, 3)),
         ("...ij,...jk->...ik", (2, 3, 4), (4, 5)), ("...ij,...jk->...ik", (2, 1, 2, 3), (3, 3, 2)),
@@ -276,7 +276,7 @@ def _cost_of_tensordot(a: Spec, b: Spec, *, out: Spec, axes: Axes = 2) -> Cost:
 def _samples_of_tensordot(rng: Rng) -> Iterator[Sample]:
     calls: list[tuple[Shape, Shape, Axes]] = [
         ((2, 3), (3, 4), 1), ((2, 3, 4), (3, 4, 2), 2), ((2,), (3,), 0), ((2, 3), (2, 3), 2),
-        ((2, 3), (4, 3), ((1,), (-1,))),        ((2, 3, 4), (4, 2, 5), ((0, 2), (1, 0))), ((0, 3), (3, 2), 1),
+        ((2, 3), (4, 3), ((1,), (-1,))), ((2, 3, 4), (4, 2, 5), ((0, 2), (1, 0))), ((0, 3), (3, 2), 1),
         ((2, 0), (0, 3), 1), ((), (3,), 0),
     ]  # fmt: skip
     for a, b, axes in calls:

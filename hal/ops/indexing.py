@@ -270,7 +270,7 @@ def _slice_update(
     x: Array, value: Array, *, start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]
 ) -> Array:
     out = x.copy()
-    out[(*python_slices(start, stop, step), ...)] = value
+    out[python_slices(start, stop, step)] = value
     return out
 
 

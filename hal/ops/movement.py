@@ -194,14 +194,15 @@ def _infer_slice(x: Spec, *, start: tuple[int, ...], stop: tuple[int, ...], step
 def python_slices(start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]) -> tuple[Any, ...]:
     """The index that takes a slice of a NumPy array: in range(n, -1, -1) the -1 is before the first element."""
     built = np.s_  # the builtin `slice` is hidden by the op of this module
-    return tuple(
+    index = (
         built[a : None if b < 0 else b : c] if range(a, b, c) else built[0:0]
         for a, b, c in zip(start, stop, step, strict=True)
     )
+    return (*index, ...)  # the ellipsis, so that an index of no axes gives an array too
 
 
 def _slice(x: Array, *, start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]) -> Array:
-    return x[(*python_slices(start, stop, step), ...)]
+    return x[python_slices(start, stop, step)]
 
 
 def unslice(

@@ -1,0 +1,65 @@
+"""Matrix products through BLAS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hal import ops
+from hal.plugin import Array
+from hal_cpu.table import kernels
+
+
+def _is_half(x: Array) -> bool:
+    """Whether `x` is float16 or bfloat16, which are computed in float32 and rounded once."""
+    return x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
+
+
+def _for_blas(x: Array) -> Array:
+    """`x` with one of its last two axes contiguous: for anything else NumPy has only a slow loop."""
+    size = x.itemsize
+    return x if x.ndim < 2 or x.strides[-1] == size or x.strides[-2] == size else np.ascontiguousarray(x)
+
+
+def product(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a @ b for floating-point arrays of one dtype."""
+    a, b = _for_blas(a), _for_blas(b)
+    if a.ndim < 3 or b.ndim != 2 or not a.size:
+        return np.matmul(a, b, out=out)
+    # One product instead of one for each matrix of the batch.
+    rows = a.reshape(-1, a.shape[-1])
+    if out is None:
+        return np.matmul(rows, b).reshape(*a.shape[:-1], b.shape[-1])
+    if out.flags.c_contiguous:
+        np.matmul(rows, b, out=out.reshape(-1, b.shape[-1]))
+    else:
+        np.copyto(out, np.matmul(rows, b).reshape(out.shape))
+    return out
+
+
+@kernels.register(ops.matmul, out=True)
+def matmul(a: Array, b: Array, *, out: Array | None = None) -> Array:
+    if a.dtype.kind in "iu":
+        return np.matmul(a, b, out=out)
+    if not _is_half(a):
+        return product(a, b, out)
+    return _rounded(product(a.astype(np.float32), b.astype(np.float32)), a.dtype, out)
+
+
+def _rounded(result: Any, dtype: np.dtype[Any], out: Array | None) -> Array:
+    if out is None:
+        return np.asarray(result, dtype)
+    np.copyto(out, result, casting="unsafe")
+    return out
+
+
+@kernels.register(ops.linear, out=True)
+def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | None = None) -> Array:
+    if _is_half(x):
+        wide = [t.astype(np.float32) for t in (x, weight, bias) if t is not None]
+        return _rounded(linear(*wide), x.dtype, out)
+    result = np.matmul(x, weight.T, out=out) if x.dtype.kind in "iu" else product(x, weight.T, out)
+    if bias is None:
+        return result
+    return np.add(result, bias, out=result)
