@@ -136,7 +136,8 @@ def _samples(rng: Rng) -> Iterator[Sample]:
 
 
 batch_norm = Op(
-    "batch_norm", _infer, _reference, _samples, _gradient, widened(_decompose), norm_cost, promote=floating, tolerance=NORM,
+    "batch_norm", _infer, _reference, _samples, _gradient, widened(_decompose), norm_cost,
+    promote=floating, tolerance=NORM,
     doc="(x - mean) / sqrt(var + eps) * weight + bias, with one number for each channel of x (N, C, ...).",
 )  # fmt: skip
 

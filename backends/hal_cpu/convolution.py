@@ -1,0 +1,209 @@
+"""Convolutions in NumPy: blocks of columns (im2col) times the weights, on all threads.
+
+A transposed convolution is not gathered from overlapping pieces: for each remainder of the place by the stride, the
+result is a plain convolution with every stride-th element of the kernel, flipped.
+"""
+
+from __future__ import annotations
+
+from math import gcd, prod
+from typing import Any
+
+import numpy as np
+
+from hal import ops
+from hal.plugin import Array
+from hal_cpu.columns import Pair, Windows, blocks, columns
+from hal_cpu.parallel import in_parts, scratch
+from hal_cpu.table import kernels
+
+_FEW_PLACES = 32  # below so many places in a result, the products of several images are done as one
+_LONG_ENOUGH = 384  # places in one product of the weights' gradient, so that adding it up costs little beside it
+
+
+def _working(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type to compute in: float32 for half precision (BLAS has none), else the type itself."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
+
+
+def _correlate(x: Array, weight: Array, bias: Array | None, groups: int, windows: Windows, out: Array) -> None:
+    """Write into `out`, of any strides, the products of `weight` (C_out, C_in / groups, kH, kW) with all windows."""
+    images, made = out.shape[:2]
+    terms = prod(weight.shape[1:])
+    places = prod(windows.out)
+    if out.size == 0:
+        return
+    rows = np.ascontiguousarray(weight).reshape(groups, made // groups, terms)
+    added = None if bias is None else bias.reshape(groups, made // groups, 1)
+    merge = places < _FEW_PLACES and images > 1
+    as_it_is = windows == Windows((1, 1), x.shape[2:], (0, 0), (1, 1), windows.dilation) and not merge
+    x = np.ascontiguousarray(x) if as_it_is else x
+    direct = out.flags.c_contiguous and not merge
+    pieces = blocks(images, windows, x.shape[1] * prod(windows.kernel) * windows.out[1] * x.itemsize)
+
+    def part(start: int, stop: int) -> None:
+        for n0, n1, y0, y1 in pieces[start:stop]:
+            count, width = n1 - n0, windows.out[1]
+            if as_it_is:
+                seen = x[n0:n1, :, y0:y1].reshape(count, groups, terms, -1)
+            else:
+                seen = columns(x[n0:n1], windows, y0, y1, merge)
+                seen = seen.reshape((groups, terms, -1) if merge else (count, groups, terms, -1))
+            if direct:
+                target = out.reshape(images, groups, made // groups, places)[n0:n1, ..., y0 * width : y1 * width]
+            else:
+                target = scratch("products", (*seen.shape[:-2], made // groups, seen.shape[-1]), out.dtype)
+            np.matmul(rows, seen, out=target)
+            if added is not None:
+                target += added
+            if merge:
+                out[n0:n1] = target.reshape(made, count, *windows.out).swapaxes(0, 1)
+            elif not direct:
+                out[n0:n1, :, y0:y1] = target.reshape(count, made, y1 - y0, width)
+
+    in_parts(part, len(pieces), 2.0 * out.size * terms)
+
+
+def _ready(array: Array, dtype: np.dtype[Any]) -> Array:
+    return array if array.dtype == dtype else array.astype(dtype)
+
+
+def _result(shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None) -> Array:
+    """Where to compute: in `out` if its type will do, else in a new array."""
+    return out if out is not None and out.dtype == dtype else np.empty(shape, dtype)
+
+
+def _delivered(result: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
+    """The result in the type that was asked for, in `out` if that was given."""
+    if out is None:
+        return _ready(result, dtype)
+    if result is not out:
+        np.copyto(out, result, casting="unsafe")
+    return out
+
+
+@kernels.register(ops.conv2d, out=True)
+def conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    out: Array | None = None,
+) -> Array:
+    """The convolution of images (N, C, H, W)."""
+    working = _working(x.dtype)
+    kernel: Pair = weight.shape[2:]
+    sizes = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
+    places: Pair = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
+    result = _result((x.shape[0], weight.shape[0], *places), working, out)
+    windows = Windows(kernel, places, (-padding[0], -padding[1]), stride, dilation)
+    given = None if bias is None else _ready(bias, working)
+    _correlate(_ready(x, working), _ready(weight, working), given, groups, windows, result)
+    return _delivered(result, x.dtype, out)
+
+
+class _Phase:
+    """Along one axis: the places of a transposed convolution's result with one remainder, and what they see.
+
+    Places y with (y + padding) % stride == remainder meet the elements k of the kernel with k * dilation % stride ==
+    remainder, and no others.
+    """
+
+    def __init__(self, remainder: int, size: int, kernel: int, stride: int, padding: int, dilation: int) -> None:
+        self.first = (remainder - padding) % stride
+        self.count = max(-(-(size - self.first) // stride), 0)
+        met = [k for k in range(kernel) if k * dilation % stride == remainder]
+        self.step = stride // gcd(stride, dilation)
+        self.kernel = slice(met[-1], met[0] - 1 if met[0] else None, -self.step) if met else slice(0, 0)
+        self.length = len(met)
+        self.spacing = dilation // gcd(stride, dilation)
+        last = met[-1] if met else 0
+        self.start = (self.first + padding - last * dilation) // stride
+
+
+@kernels.register(ops.conv_transpose2d, out=True)
+def conv_transpose2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    dilation: Pair,
+    groups: int,
+    out: Array | None = None,
+) -> Array:
+    """The transposed convolution of images (N, C, H, W); also the gradient of conv2d by its input."""
+    working = _working(x.dtype)
+    kernel = weight.shape[2:]
+    steps = zip(x.shape[2:], kernel, stride, padding, output_padding, dilation, strict=True)
+    sizes = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + o for n, k, s, p, o, d in steps)
+    made = weight.shape[1]
+    result = _result((x.shape[0], made * groups, *sizes), working, out)
+    swapped = _ready(weight, working).reshape(groups, -1, made, *kernel).swapaxes(1, 2)
+    swapped = swapped.reshape(groups * made, -1, *kernel)
+    given, added = _ready(x, working), None if bias is None else _ready(bias, working)
+    down, across = (
+        [_Phase(r, n, k, s, p, d) for r in range(s)]
+        for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True)
+    )
+    for y in down:
+        for z in across:
+            target = result[:, :, y.first :: stride[0], z.first :: stride[1]]
+            if y.length * z.length == 0:
+                target[...] = 0 if added is None else added.reshape(-1, 1, 1)
+            elif target.size:
+                windows = Windows(
+                    (y.length, z.length), (y.count, z.count), (y.start, z.start), (1, 1), (y.spacing, z.spacing)
+                )
+                _correlate(given, swapped[:, :, y.kernel, z.kernel], added, groups, windows, target)
+    return _delivered(result, x.dtype, out)
+
+
+@kernels.register(ops.conv2d_weight_gradient, out=True)
+def conv2d_weight_gradient(
+    x: Array,
+    g: Array,
+    *,
+    weight_shape: tuple[int, ...],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    out: Array | None = None,
+) -> Array:
+    """The gradient of conv2d by its weights: a product over all places of all images, summed block by block."""
+    asked, working = x.dtype, _working(x.dtype)
+    made, given, *kernel = weight_shape
+    terms = given * prod(kernel)
+    places: Pair = g.shape[2:]
+    windows = Windows((kernel[0], kernel[1]), places, (-padding[0], -padding[1]), stride, dilation)
+    result = _result(weight_shape, working, out)
+    x, g = _ready(x, working), _ready(g, working)
+    pieces = blocks(x.shape[0], windows, x.shape[1] * prod(kernel) * places[1] * x.itemsize, _LONG_ENOUGH)
+
+    def part(start: int, stop: int) -> Array:
+        total = np.zeros((groups, made // groups, terms), working)
+        for n0, n1, y0, y1 in pieces[start:stop]:
+            seen = columns(x[n0:n1], windows, y0, y1, merge=n1 - n0 > 1).reshape(groups, terms, -1)
+            chosen = g[n0:n1, :, y0:y1].swapaxes(0, 1)
+            rows = scratch("gradients", chosen.shape, working)
+            np.copyto(rows, chosen)
+            product = scratch("products", total.shape, working)
+            np.matmul(rows.reshape(groups, made // groups, -1), seen.swapaxes(1, 2), out=product)
+            total += product
+        return total
+
+    if x.size == 0 or g.size == 0:
+        result[...] = 0
+        return _delivered(result, asked, out)
+    first, *others = in_parts(part, len(pieces), 2.0 * g.size * terms)
+    for other in others:
+        first += other
+    np.copyto(result, first.reshape(weight_shape))
+    return _delivered(result, asked, out)
