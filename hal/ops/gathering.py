@@ -48,7 +48,7 @@ def _linear(index: Tensor, shape: Shape, axis: int) -> Tensor:
 
 
 def _flat(x: Tensor) -> Tensor:
-    return ops.reshape(x, shape=(x.numel(),))
+    return ops.reshape(x, shape=(x.spec.size,))
 
 
 def _places(index: Array, axis: int) -> tuple[Array, ...]:
@@ -178,7 +178,7 @@ def _scatter_add_by_index_add(x: Tensor, index: Tensor, src: Tensor, *, axis: in
 def _gradient_of_scatter(g: Tensor, out: Tensor, x: Tensor, index: Tensor, src: Tensor, *, axis: int) -> Grads:
     def of_src() -> Tensor:
         # Only the values that were not overwritten by a later one have a gradient: scatter their numbers to see which.
-        mine = ops.reshape(ops.iota(size=index.numel(), dtype=dtypes.int64, device=g.device), shape=index.shape)
+        mine = ops.reshape(ops.iota(size=index.spec.size, dtype=dtypes.int64, device=g.device), shape=index.shape)
         last = ops.scatter(zeros(mine, x.shape), index, mine, axis=axis)
         stays = ops.equal(ops.gather(last, index, axis=axis), mine)
         return _gradient_of_part(ops.where(stays, ops.gather(g, index, axis=axis), 0), src)

@@ -200,7 +200,7 @@ def _last_writer(flat: Tensor, size: int) -> Tensor:
 
     Equal indices stand side by side once they are sorted, and stability keeps the last one last.
     """
-    n = flat.numel()
+    n = flat.spec.size
     order = ops.argsort(flat, axis=0)
     ordered = ops.take(flat, order, axis=0)
     last = widen(ops.not_equal(cut(ordered, 0, 0, n - 1), cut(ordered, 0, 1, n)), 0, 0, 1, True)
@@ -208,7 +208,7 @@ def _last_writer(flat: Tensor, size: int) -> Tensor:
 
 
 def _put_by_sort(x: Tensor, indices: Tensor, values: Tensor, *, axis: int) -> Tensor:
-    along, size, n = axis % x.ndim, x.shape[axis], indices.numel()
+    along, size, n = axis % x.ndim, x.shape[axis], indices.spec.size
     if n == 0:
         return ops.reshape(x, shape=x.shape)
     wanted = x.shape[:along] + indices.shape + x.shape[along + 1 :]
@@ -224,7 +224,7 @@ def _gradient_of_put(g: Tensor, out: Tensor, x: Tensor, indices: Tensor, values:
     def of_values() -> Tensor:
         # Only the values that were not overwritten by a later one have a gradient: put their positions to see which.
         along, size = axis % x.ndim, x.shape[axis]
-        mine = ops.reshape(ops.iota(size=indices.numel(), dtype=dtypes.int64, device=g.device), shape=indices.shape)
+        mine = ops.reshape(ops.iota(size=indices.spec.size, dtype=dtypes.int64, device=g.device), shape=indices.shape)
         stays = ops.equal(ops.take(ops.put(zeros(mine, (size,)), indices, mine, axis=0), indices, axis=0), mine)
         stays = ops.reshape(stays, shape=(*indices.shape, *(1,) * (x.ndim - 1 - along)))
         return unbroadcast(ops.where(stays, ops.take(g, indices, axis=axis), 0), values.shape)

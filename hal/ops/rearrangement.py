@@ -83,7 +83,7 @@ def _roll(x: Array, *, shift: int | tuple[int, ...], axis: Axes = None) -> Array
 def _roll_by_slices(x: Tensor, *, shift: int | tuple[int, ...], axis: Axes) -> Tensor:
     shape = x.shape
     if axis is None:
-        x, axis = ops.reshape(x, shape=(x.numel(),)), 0
+        x, axis = ops.reshape(x, shape=(x.spec.size,)), 0
     for i, by in _shifts("roll", x.shape, shift, axis).items():
         n = x.shape[i]
         if n and by % n:
@@ -206,7 +206,7 @@ def _infer_triangle(name: str) -> Callable[..., Spec]:
 def _triangle(keeps: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     def decompose(x: Tensor, *, diagonal: int) -> Tensor:
         above = positions(x, x.ndim - 1) - diagonal  # the column, counted from the diagonal's
-        return ops.where(keeps(above, positions(x, x.ndim - 2)), x, 0)
+        return ops.where(keeps(above, positions(x, x.ndim - 2)), x, False)
 
     return decompose
 

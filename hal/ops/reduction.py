@@ -23,7 +23,7 @@ from hal.ops.common import (
     same_result,
     uniform,
 )
-from hal.ops.steps import Axes, count, cut, kept, kept_shape, positions, spread, widen
+from hal.ops.steps import Axes, count, cut, in_float32, kept, kept_shape, positions, spread, widen
 from hal.spec import Spec, normalize_axes
 
 if TYPE_CHECKING:
@@ -161,11 +161,11 @@ def _any(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
 
 
 def _all(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
-    return ops.logical_not(ops.any(ops.equal(x, 0), axis=axis, keepdims=keepdims))
+    return ops.logical_not(ops.any(ops.equal(x, False), axis=axis, keepdims=keepdims))
 
 
 def _prod(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
-    """Products of halves, log2(n) times. Also what gives prod its gradient, which is right where elements are zero."""
+    """Products of neighbours, log2(n) times. Also what gives prod its gradient, which is right with zeros too."""
     axes = normalize_axes("prod", axis, x.ndim)
     rest = tuple(i for i in range(x.ndim) if i not in axes)
     n = count(x.shape, axis)
@@ -177,8 +177,7 @@ def _prod(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     x = widen(x, last, 0, 1, 1) if n == 0 else x
     while x.shape[last] > 1:
         x = widen(x, last, 0, x.shape[last] % 2, 1)
-        half = x.shape[last] // 2
-        x = cut(x, last, 0, half) * cut(x, last, half, 2 * half)
+        x = cut(x, last, 0, x.shape[last], 2) * cut(x, last, 1, x.shape[last], 2)
     return ops.reshape(x, shape=out_shape)
 
 
@@ -186,9 +185,14 @@ def _count_nonzero(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     return ops.sum(x if x.dtype is dtypes.bool_ else ops.not_equal(x, 0), axis=axis, keepdims=keepdims)
 
 
-def _near_one(rng: Rng, shape: tuple[int, ...]) -> Array:
-    low = 0.5 if np.prod(shape) < 100 else 0.99  # the product of 70,000 others is zero or infinite
-    return uniform(rng, shape, low, 1 / low)
+def steady(rng: Rng, shape: tuple[int, ...]) -> Array:
+    """Random positive numbers whose products along the longest axis neither vanish nor overflow, however many."""
+    levels = uniform(rng, shape, 0.5, 2)
+    if levels.size < 100:
+        return levels
+    axis = int(np.argmax(shape))
+    before = np.insert(np.delete(levels, -1, axis), 0, 1, axis)
+    return levels / before
 
 
 # fmt: off
@@ -198,8 +202,9 @@ max = reduction("max", np.max, _gradient_of_extremum, kinds=REAL_KINDS, empty=Fa
                 doc="The maximum over `axis`; NaN if there is one. Ties share the gradient evenly.")
 min = reduction("min", np.min, _gradient_of_extremum, decompose=_min, kinds=REAL_KINDS, empty=False, draw=distinct,
                 doc="The minimum over `axis`; NaN if there is one. Ties share the gradient evenly.")
-prod = reduction("prod", np.prod, decompose=_prod, kinds=ALL_KINDS, result=wide, tolerance=SUMS, draw=_near_one,
-                 special=False, doc="The product over `axis`, of bool and small integers in int64 or uint64.")
+prod = reduction("prod", np.prod, decompose=in_float32(_prod), kinds=ALL_KINDS, result=wide, tolerance=SUMS,
+                 draw=steady, special=False,
+                 doc="The product over `axis`; bool and small integers are multiplied in int64 or uint64.")
 any = reduction("any", np.any, decompose=_any, kinds=ALL_KINDS, result=bool_result,
                 no_gradient="the result is bool", doc="Whether any element along `axis` is not zero (NaN is not).")
 all = reduction("all", np.all, decompose=_all, kinds=ALL_KINDS, result=bool_result,
@@ -234,7 +239,7 @@ def _position(extremum: Callable[[], Op]) -> Callable[..., Tensor]:
 
     def decompose(x: Tensor, *, axis: int | None, keepdims: bool) -> Tensor:
         shape = kept_shape(x.shape, axis)
-        along = ops.reshape(x, shape=(x.numel(),)) if axis is None else x
+        along = ops.reshape(x, shape=(x.spec.size,)) if axis is None else x
         where = 0 if axis is None else axis % x.ndim
         hit = ops.equal(along, extremum()(along, axis=where, keepdims=True))
         if x.dtype.is_floating:
