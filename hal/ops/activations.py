@@ -105,8 +105,8 @@ def _softsign_gradient(g: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 # gelu: x times the normal distribution, or times an approximation of it by tanh.
 
-_CUBE = 0.044715  # Hendrycks and Gimpel 2016, "Gaussian Error Linear Units"
-_LINE = 2 * sqrt(2 / pi)
+CUBE = 0.044715  # Hendrycks and Gimpel 2016, "Gaussian Error Linear Units"
+LINE = 2 * sqrt(2 / pi)
 
 
 def _check_gelu(x: Spec, *, approximate: str) -> None:
@@ -116,7 +116,7 @@ def _check_gelu(x: Spec, *, approximate: str) -> None:
 
 def _numpy_gelu(x: Array, *, approximate: str) -> Array:
     if approximate == "tanh":  # 1 + tanh(z) in the form that keeps its digits far below zero
-        return x / (1 + np.exp(-_LINE * (x + _CUBE * x * x * x)))
+        return x / (1 + np.exp(-LINE * (x + CUBE * x * x * x)))
     return x * (0.5 * numpy_erfc(x * -sqrt(0.5)))
 
 
@@ -125,7 +125,7 @@ def _normal(x: Tensor) -> Tensor:
 
 
 def _normal_by_tanh(x: Tensor) -> Tensor:
-    return ops.sigmoid((_LINE * x) * (1 + _CUBE * (x * x)))
+    return ops.sigmoid((LINE * x) * (1 + CUBE * (x * x)))
 
 
 def _gelu(x: Tensor, *, approximate: str) -> Tensor:
@@ -135,7 +135,7 @@ def _gelu(x: Tensor, *, approximate: str) -> Tensor:
 def _gelu_gradient(g: Tensor, y: Tensor, x: Tensor, *, approximate: str) -> Tensor:
     if approximate == "tanh":
         s = _normal_by_tanh(x)
-        return g * (s + y * (1 - s) * (_LINE + (3 * _LINE * _CUBE) * (x * x)))
+        return g * (s + y * (1 - s) * (LINE + (3 * LINE * CUBE) * (x * x)))
     return g * (_normal(x) + x * ((1 / sqrt(2 * pi)) * ops.exp(-0.5 * (x * x))))
 
 

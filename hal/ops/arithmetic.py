@@ -103,10 +103,10 @@ neg = _exact("neg", np.negative, lambda g, y, x: -g,
              decompose=lambda x: ops.mul(x, -1), promote=numeric, kinds=NUMBERS,
              doc="-x; unsigned integers wrap around.")
 abs = _exact("abs", np.abs, lambda g, y, x: g * ops.sign(x),
-             decompose=_abs, promote=numeric, kinds=NUMBERS, result=real_result,
+             decompose=_abs, promote=numeric, kinds=NUMBERS, sampled=REAL_NUMBERS, result=real_result,
              doc="The magnitude; real for complex inputs. The gradient at zero is zero.")
 sign = _exact("sign", np.sign, zero,
-              decompose=_sign, promote=numeric, kinds=NUMBERS,
+              decompose=_sign, promote=numeric, kinds=NUMBERS, sampled=REAL_NUMBERS,
               doc="-1, 0 or 1 (NaN for NaN); x / abs(x) for complex inputs.")
 square = _exact("square", np.square, lambda g, y, x: g * (2 * x),
                 decompose=lambda x: x * x, promote=numeric, kinds=NUMBERS, doc="x * x.")

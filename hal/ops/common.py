@@ -51,11 +51,6 @@ def numeric(*given: DType) -> tuple[DType, ...]:
     return ((wanted if wanted.kind != "bool" else dtypes.DEFAULT_INT),) * len(given)
 
 
-def as_they_are(*given: DType) -> tuple[DType, ...]:
-    """Each input in the type it has."""
-    return given
-
-
 def same_result(dtype: DType) -> DType:
     """The result has the dtype of the (promoted) inputs."""
     return dtype
@@ -224,6 +219,7 @@ def elementwise(
     promote: Callable[..., tuple[DType, ...]] = common,
     result: Callable[[DType], DType] = same_result,
     kinds: tuple[str, ...] = REAL_NUMBERS,
+    sampled: tuple[str, ...] | None = None,
     check: Callable[..., None] | None = None,
     settings: dict[str, Any] | None = None,
     variants: tuple[Settings, ...] = ({},),
@@ -248,6 +244,7 @@ def elementwise(
         decompose: the op in simpler ops, of inputs that already have the promoted dtypes.
         result: from the promoted dtype to that of the result.
         kinds: the kinds of dtype that the op takes, after promotion.
+        sampled: the kinds that samples are drawn of. Default: `kinds`.
         check: `check(spec, **settings)` raises if the settings mean nothing (for the last input).
         settings: keyword settings with their defaults (`REQUIRED`: none).
         variants: settings of the samples; most are drawn with the first.
@@ -283,7 +280,7 @@ def elementwise(
 
     return Op(
         name, infer, quiet(function),
-        _elementwise_samples(kinds, domains, wholes, special, variants, extra),  # type: ignore[arg-type]
+        _elementwise_samples(sampled or kinds, domains, wholes, special, variants, extra),  # type: ignore[arg-type]
         _with_unbroadcast(gradient) if gradient is not None else None,
         in_float32(decompose) if wide and decompose is not None else decompose, cost, "elementwise",
         promote=promote, no_gradient=no_gradient, host_only=host_only, tolerance=tolerance or opencl(name), doc=doc,

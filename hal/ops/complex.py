@@ -5,17 +5,16 @@ Complex numbers are computed with and have no gradients, so no gradient conjugat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hal import ops
 from hal.errors import DTypeError
-from hal.op import Op, Rng, Sample
+from hal.op import Op
 from hal.ops.arithmetic import real_result
-from hal.ops.common import NUMBERS, elementwise, integers, numeric, uniform, zero
+from hal.ops.common import NUMBERS, REAL_NUMBERS, elementwise, numeric, zero
 
 if TYPE_CHECKING:
     from hal.tensor import Tensor
@@ -37,24 +36,19 @@ def _only_of_reals(name: str, decompose: Callable[[Tensor], Tensor]) -> Callable
     return decompose_reals
 
 
-def _real_samples(rng: Rng) -> Iterator[Sample]:
-    for shape in ((2, 3), (), (0, 3)):
-        yield Sample((uniform(rng, shape),))
-    yield Sample((integers(rng, (2, 3)),), smooth=False, exact=True)
-
-
 def _part(name: str, function: Any, gradient: Any, decompose: Callable[[Tensor], Tensor], doc: str) -> Op:
-    record = elementwise(name, function, gradient, decompose=_only_of_reals(name, decompose), kinds=NUMBERS,
-                         promote=numeric, result=real_result, wide=False, flops=0, doc=doc)  # fmt: skip
-    return replace(record, samples=_real_samples)  # those of complex numbers have no decomposition to compare with
+    return elementwise(
+        name, function, gradient, decompose=_only_of_reals(name, decompose), kinds=NUMBERS, sampled=REAL_NUMBERS,
+        promote=numeric, result=real_result, wide=False, flops=0, doc=doc,
+    )  # fmt: skip
 
 
 # fmt: off
 conj = elementwise("conj", np.conjugate, lambda g, y, x: g, decompose=_conj, promote=numeric, kinds=NUMBERS,
-                   wide=False, flops=0,
+                   sampled=REAL_NUMBERS, wide=False, flops=0,
                    doc="The complex conjugate. A real tensor is its own, and is returned as it is.")
 real = _part("real", np.real, lambda g, y, x: g, lambda x: x,
              "The real part. A real tensor is its own, and is returned as it is.")
-imag = _part("imag", np.imag, zero, lambda x: x - x,
+imag = _part("imag", np.imag, zero, zero,
              "The imaginary part; zeros for a real tensor.")
 # fmt: on

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hal import ops
+from hal.op import Tolerance
 from hal.ops.common import FLOATS, NUMBERS, REAL_NUMBERS, bool_result, elementwise, floating, numeric, zero
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ _question = partial(elementwise, promote=numeric, result=bool_result, wide=False
 # fmt: off
 isnan     = _question("isnan", np.isnan, decompose=lambda x: ops.not_equal(x, x), kinds=NUMBERS,
                       doc="Whether x is not a number.")
-isinf     = _question("isinf", np.isinf, decompose=_isinf, kinds=NUMBERS, doc="Whether x is infinite.")
-isfinite  = _question("isfinite", np.isfinite, decompose=_isfinite, kinds=NUMBERS,
+isinf     = _question("isinf", np.isinf, decompose=_isinf, kinds=NUMBERS, sampled=REAL_NUMBERS,
+                      doc="Whether x is infinite.")
+isfinite  = _question("isfinite", np.isfinite, decompose=_isfinite, kinds=NUMBERS, sampled=REAL_NUMBERS,
                       doc="Whether x is neither infinite nor NaN.")
 signbit   = _question("signbit", np.signbit, decompose=_signbit, kinds=REAL_NUMBERS,
                       doc="Whether x is negative; true for -0.0. The sign of a NaN is whatever the device makes of it.")
@@ -54,5 +56,6 @@ copysign  = elementwise("copysign", np.copysign, (lambda g, y, a, b: g * (ops.si
 nextafter = elementwise("nextafter", np.nextafter, promote=floating, kinds=FLOATS,
                         no_gradient="it steps from one floating-point number to the next",
                         host_only="no primitive takes the bits of a floating-point number apart",
+                        tolerance=Tolerance(1, 1, 1, 1, source="the reference steps in float64"),
                         doc="The next number of the dtype after a on the way to b.")
 # fmt: on

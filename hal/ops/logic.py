@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hal import dtypes, ops
-from hal.ops.common import ALL_KINDS, as_they_are, bool_result, elementwise
+from hal.ops.common import ALL_KINDS, bool_result, elementwise
 
 if TYPE_CHECKING:
     from hal.tensor import Tensor
@@ -18,7 +18,7 @@ def _true(x: Tensor) -> Tensor:
     return x if x.dtype is dtypes.bool_ else ops.not_equal(x, 0)
 
 
-_logic = partial(elementwise, promote=as_they_are, result=bool_result, kinds=ALL_KINDS, wide=False, whole=(-1, 2),
+_logic = partial(elementwise, result=bool_result, kinds=ALL_KINDS, wide=False, whole=(-1, 2),
                  no_gradient="the result is bool")  # fmt: skip
 
 # fmt: off

@@ -59,7 +59,7 @@ def _samples_of_where(rng: Rng) -> Iterator[Sample]:
     def condition(shape: tuple[int, ...]) -> Array:
         return rng.random(shape) < 0.5
 
-    for c, a, b in (((2, 3),) * 3, ((2, 1), (3,), ()), ((), (2, 3), (2, 3)), ((0, 2), (2,), (1,)), ((3,), (2, 1), (3,))):
+    for c, a, b in (((2, 3),) * 3, ((2, 1), (3,), ()), ((), (2, 3), (3,)), ((0, 2), (2,), (1,)), ((3,), (2, 1), (3,))):
         yield Sample((condition(c), uniform(rng, a), uniform(rng, b)))
     yield Sample((condition((4, 3))[::-1].T, uniform(rng, (3, 4)), uniform(rng, (4, 3)).T))
     yield Sample((condition((LARGE,)), uniform(rng, (LARGE,)), uniform(rng, (LARGE,))), smooth=False)

@@ -1,4 +1,4 @@
-"""Trigonometric functions and their inverses, element by element: the primitives sin and cos, and those made of them."""
+"""Trigonometric functions and their inverses, element by element: the primitives sin and cos, and what they make."""
 
 from __future__ import annotations
 
