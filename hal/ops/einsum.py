@@ -13,7 +13,7 @@ from hal import ops
 from hal.errors import ShapeError
 from hal.op import SUMS, Array, Cost, Op, Rng, Sample
 from hal.ops.common import NUMBERS, check_kind, integers, numeric, quiet, uniform
-from hal.ops.steps import cut
+from hal.ops.steps import cut, in_float32
 from hal.spec import Shape, Spec, normalize_axes
 
 if TYPE_CHECKING:
@@ -154,6 +154,13 @@ def _full(term: _Labelled, labels: list[str], sizes: dict[str, int]) -> _Labelle
 
 def _einsum(*xs: Tensor, equation: str) -> Tensor:
     parsed = parse(equation, tuple(x.shape for x in xs))
+    appear = [label for labels in parsed.operands for label in set(labels)]
+    if len(xs) > 2 or any(appear.count(label) == 1 for label in set(appear) - set(parsed.out)):
+        return _in_float32(*xs, parsed=parsed)  # several steps, which would each round
+    return _in_steps(*xs, parsed=parsed)
+
+
+def _in_steps(*xs: Tensor, parsed: Equation) -> Tensor:
     terms = [_diagonal(x, labels) for x, labels in zip(xs, parsed.operands, strict=True)]
     result = terms.pop(0)
     while True:
@@ -166,6 +173,9 @@ def _einsum(*xs: Tensor, equation: str) -> Tensor:
         following = _summed(following, needed | set(result.labels))
         result = _contract(result, following, needed, parsed.sizes)
     return _ordered(result, list(parsed.out))
+
+
+_in_float32 = in_float32(_in_steps)
 
 
 def _reference(*xs: Array, equation: str) -> Array:

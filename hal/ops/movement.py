@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import chain
-from math import prod
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +47,8 @@ def samples_of(
 
     def samples(rng: Rng) -> Iterator[Sample]:
         for shape, settings in calls:
-            yield Sample((uniform(rng, shape),), settings, smooth=prod(shape) < 100)
+            smooth = prod(shape) < 100 and isfinite(settings.get("value", 0))
+            yield Sample((uniform(rng, shape),), settings, smooth)
         yield Sample((exact_bits(rng),), odd, smooth=False)
         yield Sample((uniform(rng, (4, 3)).T,), ints)
         yield Sample((uniform(rng, (6, 8))[::-2, ::2],), ints)  # negative and wide strides

@@ -65,8 +65,8 @@ def reduction_samples(
         yield Sample((draw(rng, (0, 3)),), {"axis": 1})
         yield Sample((draw(rng, (3, 0)),), {"axis": 0, "keepdims": True})
         if empty:
-            yield Sample((draw(rng, (0, 3)),), {"axis": 0})
-            yield Sample((draw(rng, (0,)),), {"keepdims": True})
+            yield Sample((draw(rng, (0, 3)),), {"axis": 0}, smooth=False)  # some have infinities or NaN here
+            yield Sample((draw(rng, (0,)),), {"keepdims": True}, smooth=False)
         yield Sample((draw(rng, (4, 3))[::-1, ::-1],), {"axis": 0})
         yield Sample((draw(rng, (4, 3)).T,), {"axis": 0})
         yield Sample((draw(rng, (4, 6))[:, ::2],), {"axis": 1})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,10 @@ def _mean(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
 
 def _gradient_of_mean(g: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Grads:
     return (spread(g / count(x.shape, axis), x.shape, axis),)
+
+
+def _mean_in_numpy(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
+    return np.asarray(np.sum(x, axis=axis, keepdims=keepdims) / np.float64(count(x.shape, axis)))
 
 
 def _logsumexp_in_numpy(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
@@ -56,8 +60,8 @@ def _gradient_of_logsumexp(g: Tensor, out: Tensor, x: Tensor, *, axis: Axes, kee
 
 
 # fmt: off
-mean = reduction("mean", np.mean, _gradient_of_mean, decompose=in_float32(_mean), kinds=INEXACT, promote=floating,
-                 tolerance=SUMS, doc="The mean over `axis`, of integers in float32; NaN if there are no elements.")
+mean = reduction("mean", _mean_in_numpy, _gradient_of_mean, decompose=in_float32(_mean), kinds=INEXACT,
+                 promote=floating, tolerance=SUMS, doc="The mean over `axis`, of integers in float32; NaN if there are no elements.")
 logsumexp = reduction("logsumexp", _logsumexp_in_numpy, _gradient_of_logsumexp, decompose=in_float32(_logsumexp),
                       kinds=FLOATS, promote=floating, tolerance=in_norm(16),
                       doc="log(sum(exp(x))) over `axis`, without overflow; minus infinity if there are no elements.")
@@ -130,21 +134,24 @@ def _cost_of_spread(x: Spec, *, out: Spec, **settings: object) -> Cost:
     return Cost(4 * x.size, 2 * x.nbytes + out.nbytes)
 
 
-def _with_correction(function: Callable[..., Array]) -> Callable[..., Array]:
-    def reference(x: Array, *, axis: Axes = None, keepdims: bool = False, correction: int | float = 1) -> Array:
-        return function(x, axis=axis, keepdims=keepdims, ddof=correction)
+def _var_in_numpy(x: Array, *, axis: Axes = None, keepdims: bool = False, correction: int | float = 1) -> Array:
+    n = count(x.shape, axis)
+    away = x - np.sum(x, axis=axis, keepdims=True) / n if n else x
+    return np.asarray(np.sum(away * away, axis=axis, keepdims=keepdims) / np.float64(max(n - correction, 0)))
 
-    return quiet(reference)
+
+def _std_in_numpy(x: Array, **settings: Any) -> Array:
+    return np.asarray(np.sqrt(_var_in_numpy(x, **settings)))
 
 
 _SPREAD = in_norm(64, "a rounding of each square and of their sum; the squares are of differences from the mean")
 var = Op(
-    "var", _infer_spread("var"), _with_correction(np.var), _samples_of_spread, _gradient_of_var, in_float32(_var),
+    "var", _infer_spread("var"), quiet(_var_in_numpy), _samples_of_spread, _gradient_of_var, in_float32(_var),
     _cost_of_spread, "reduction", promote=floating, tolerance=_SPREAD,
     doc="The variance over `axis`: the sum of squared differences from the mean, divided by n - `correction`.",
 )  # fmt: skip
 std = Op(
-    "std", _infer_spread("std"), _with_correction(np.std), _samples_of_spread, _gradient_of_std, in_float32(_std),
+    "std", _infer_spread("std"), quiet(_std_in_numpy), _samples_of_spread, _gradient_of_std, in_float32(_std),
     _cost_of_spread, "reduction", promote=floating, tolerance=_SPREAD,
     doc="The standard deviation over `axis`: the square root of `var`. Its gradient is zero where nothing varies.",
 )  # fmt: skip

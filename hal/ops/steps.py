@@ -69,14 +69,15 @@ def zeros(like: Tensor, shape: Shape) -> Tensor:
 
 
 def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(x, **settings)`, computed in float32 and rounded once where `x` has half precision.
+    """`function(*xs, **settings)`, computed in float32 and rounded once where the inputs have half precision.
 
     A sum of many squares overflows float16 long before their mean does.
     """
 
-    def decompose(x: Tensor, **settings: Any) -> Tensor:
-        if x.dtype not in (dtypes.float16, dtypes.bfloat16):
-            return function(x, **settings)
-        return ops.cast(function(ops.cast(x, dtype=dtypes.float32), **settings), dtype=x.dtype)
+    def decompose(*xs: Tensor, **settings: Any) -> Tensor:
+        dtype = xs[0].dtype
+        if dtype not in (dtypes.float16, dtypes.bfloat16):
+            return function(*xs, **settings)
+        return ops.cast(function(*(ops.cast(x, dtype=dtypes.float32) for x in xs), **settings), dtype=dtype)
 
     return decompose
