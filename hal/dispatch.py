@@ -99,8 +99,12 @@ def run(op: Op, args: tuple[Any, ...], settings: Settings) -> Any:
     if device is None:
         device = settings.get("device") or registry.default_device()
         settings["device"] = device
+    count = len(args)
     try:
-        key = (op, device, *[x.spec for x in args], *settings.items())
+        if count == 1:
+            key: tuple[Any, ...] = (op, device, args[0].spec, *settings.items()) if settings else (op, device, args[0].spec)
+        else:
+            key = (op, device, *[x.spec for x in args], *settings.items())
         decision = _decisions.get(key)
     except TypeError:  # a list where a tuple belongs
         settings = {name: _hashable(op, name, value) for name, value in settings.items()}
@@ -111,9 +115,14 @@ def run(op: Op, args: tuple[Any, ...], settings: Settings) -> Any:
         assert decision.execute is not None
         return decision.execute(op, args)
     given = decision.settings
-    buffers = [x._buffer if x._generation == x.storage.generation else x.refresh() for x in args]
     try:
-        result = decision.kernel(*buffers, **given) if given else decision.kernel(*buffers)
+        if count == 1:
+            x = args[0]
+            buffer = x._buffer if x._generation == x.storage.generation else x.refresh()
+            result = decision.kernel(buffer, **given) if given else decision.kernel(buffer)
+        else:
+            buffers = [x._buffer if x._generation == x.storage.generation else x.refresh() for x in args]
+            result = decision.kernel(*buffers, **given)
     except HalError:
         raise
     except Exception as error:
@@ -126,10 +135,11 @@ def run(op: Op, args: tuple[Any, ...], settings: Settings) -> Any:
     out = Tensor(result, decision.spec, device, args[0].origin if args else _origin_here(device))
     if decision.view:
         link(out, args[0], op, given)
-    if decision.records and mode.enabled:
+    if decision.records:
         for x in args:
             if x.tracked:
-                _record(op, args, (out,), decision)
+                if mode.enabled:
+                    _record(op, args, (out,), decision)
                 break
     return out
 

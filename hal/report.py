@@ -39,7 +39,7 @@ class Entry:
 Key = tuple[str, str, str, str, object]
 
 
-@dataclass
+@dataclass(eq=False)
 class Report:
     """What happened since it was made, or inside the `with` block that it heads."""
 
@@ -55,6 +55,8 @@ class Report:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         _active.remove(self)
         say_fallbacks(self)
+        if len(_active) == 1:
+            _at_exit.clear()  # said already
 
     def clear(self) -> None:
         """Forget everything."""
@@ -94,6 +96,7 @@ class Report:
 
 
 _whole = Report()
+_at_exit = Report()  # what fell back and no block has said yet
 _active: list[Report] = [_whole]
 _lock = threading.Lock()
 
@@ -121,7 +124,7 @@ def _note(table: str, what: str, source: object, target: object, reason: str, nb
     line = user_line(3)
     key = (what, str(source), str(target), reason, line)
     with _lock:
-        for report in _active:
+        for report in (*_active, _at_exit):
             entries: dict[Key, Entry] = getattr(report, table)
             entry = entries.get(key)
             if entry is None:
@@ -156,4 +159,4 @@ def say_fallbacks(report: Report) -> None:
         print(line, file=sys.stderr)
 
 
-atexit.register(say_fallbacks, _whole)
+atexit.register(say_fallbacks, _at_exit)
