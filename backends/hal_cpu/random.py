@@ -123,10 +123,9 @@ def _in_float64(x0: Array, x1: Array, out: Array) -> None:
     """The 27 and 26 upper bits of two words as a multiple of 2**-53 in [0, 1). The words are used up."""
     np.right_shift(x0, _BITS[5], out=x0)
     np.right_shift(x1, _BITS[6], out=x1)
-    np.copyto(out, x0.view(np.int32))
-    out *= 2.0**26
-    out += x1.view(np.int32)
-    out *= 2.0**-53
+    np.multiply(x0.view(np.int32), 2.0**26, out=out)
+    np.add(out, x1.view(np.int32), out=out)
+    np.multiply(out, 2.0**-53, out=out)
 
 
 @kernels.register(ops.normal, out=True)
@@ -136,14 +135,14 @@ def normal(state: Array, *, shape: Shape, dtype: DType, mean: float, std: float,
     wave = np.empty(min(count, BLOCK), np.float64 if dtype.name == "float64" else np.float32)
     for start, radius, angle in (_polar64 if dtype.name == "float64" else _polar32)(state, count):
         np.log(radius, out=radius)
-        radius *= -2.0
+        np.multiply(radius, -2.0, out=radius)
         np.sqrt(radius, out=radius)
-        radius *= std
+        np.multiply(radius, std, out=radius)
         for function, target in zip((np.cos, np.sin), _halves(flat, start, radius.size), strict=True):
             n = target.size
             function(angle[:n], out=wave[:n])
             if mean:
-                wave[:n] *= radius[:n]
+                np.multiply(wave[:n], radius[:n], out=wave[:n])
                 np.add(wave[:n], mean, out=target, casting="unsafe", dtype=wave.dtype)
             else:
                 np.multiply(wave[:n], radius[:n], out=target, casting="unsafe", dtype=wave.dtype)

@@ -187,7 +187,11 @@ def _decompose_cross_entropy(
 def _of_each(g: Tensor, x: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignored: int) -> Tensor:
     """The gradient of each target's loss, of a shape that broadcasts to that of x."""
     if reduction == "mean":
-        return g / _weight_of_all(x, target, weight, ignored)
+        total = _weight_of_all(x, target, weight, ignored)
+        if isinstance(total, int):
+            return g / max(1, total)
+        nothing = ops.equal(total, 0.0)  # all are ignored: the loss is NaN, but nothing may be moved by it
+        return ops.where(nothing, 0.0, g / ops.where(nothing, 1.0, total))
     return kept(g, x.shape, class_axis(x.ndim)) if reduction == "none" else g
 
 

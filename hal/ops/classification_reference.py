@@ -100,7 +100,9 @@ def _reference_gradient(
                 share[i] = smoothing / classes * scale
                 share[i, t] += (1 - smoothing) * scale[t]
                 total += scale[t]
-    each = g.reshape(-1, 1) / total if reduction == "mean" else g.reshape(-1, 1)
+    each = g.reshape(-1, 1)
+    if reduction == "mean":
+        each = each / total if total else 0 * each
     out = each * (np.exp(rows) * np.sum(share, axis=1, keepdims=True) - share if scores else -share)
     axis = class_axis(x.ndim)
     moved = (*x.shape[:axis], *x.shape[axis + 1 :], x.shape[axis])
