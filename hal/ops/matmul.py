@@ -12,6 +12,7 @@ from hal import ops
 from hal.errors import ShapeError
 from hal.op import SUMS, Array, Cost, Grads, Op, Rng, Sample
 from hal.ops.common import NUMBERS, check_kind, common, integers, numeric, quiet, unbroadcast, uniform
+from hal.ops.steps import in_float32
 from hal.spec import Shape, Spec, broadcast_shapes
 
 if TYPE_CHECKING:
@@ -140,9 +141,13 @@ def _linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return product if bias is None else product + bias
 
 
-def _linear_by_matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    product: Tensor = ops.matmul(x, ops.permute(weight, axes=(1, 0)))
-    return product if bias is None else product + bias
+def _linear_by_matmul(x: Tensor, weight: Tensor, *bias: Tensor) -> Tensor:
+    return _with_bias(x, weight, *bias) if bias else ops.matmul(x, ops.permute(weight, axes=(1, 0)))
+
+
+@in_float32  # else half precision would round the product, and then the sum
+def _with_bias(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return ops.matmul(x, ops.permute(weight, axes=(1, 0))) + bias
 
 
 def _gradient_of_linear(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Grads:

@@ -61,7 +61,8 @@ def _gradient_of_logsumexp(g: Tensor, out: Tensor, x: Tensor, *, axis: Axes, kee
 
 # fmt: off
 mean = reduction("mean", _mean_in_numpy, _gradient_of_mean, decompose=in_float32(_mean), kinds=INEXACT,
-                 promote=floating, tolerance=SUMS, doc="The mean over `axis`, of integers in float32; NaN if there are no elements.")
+                 promote=floating, tolerance=SUMS,
+                 doc="The mean over `axis`, of integers in float32; NaN if there are no elements.")
 logsumexp = reduction("logsumexp", _logsumexp_in_numpy, _gradient_of_logsumexp, decompose=in_float32(_logsumexp),
                       kinds=FLOATS, promote=floating, tolerance=in_norm(16),
                       doc="log(sum(exp(x))) over `axis`, without overflow; minus infinity if there are no elements.")
