@@ -16,8 +16,9 @@ from hal.errors import ShapeError
 from hal.op import SUMS, Array, Cost, Grads, Op, Rng, Sample
 from hal.ops.common import FLOATS, REAL_NUMBERS, check_kind, common, distinct, floating, integers, uniform
 from hal.ops.convolution import mirrored
-from hal.ops.max_pooling import to_first_maximum
-from hal.ops.steps import in_float32, zeros
+from hal.ops.max_pooling import OVERLAPS, to_first_maximum
+from hal.ops.precision import widened
+from hal.ops.steps import zeros
 from hal.ops.windows import LAYOUT, Sizes, at, check_layout, check_tuples, flat_index, in_all_axes, in_two_axes
 from hal.spec import Shape, Spec
 
@@ -230,16 +231,12 @@ def _cost(*specs: Spec, out: Spec, **settings: Any) -> Cost:
 
 
 def _terms(x: Spec, *, output: Sizes) -> int:
-    return prod(longest(size, o) for size, o in zip(x.shape[2:], output, strict=True))
+    return prod(longest(size, o) for size, o in zip(x.shape[2:], output, strict=True)) + 2  # and to multiply by 1 / n
 
 
 def _terms_of_avg_gradient(g: Spec, *, sizes: Sizes) -> int:
-    """The most windows that one element can be in."""
-    return prod(-(-o // size) + 1 for size, o in zip(sizes, g.shape[2:], strict=True))
-
-
-def _terms_of_max_gradient(g: Spec, x: Spec) -> int:
-    return _terms_of_avg_gradient(g, sizes=x.shape[2:])
+    """The most windows that one element can be in, and to multiply by 1 / n."""
+    return prod(-(-o // size) + 1 for size, o in zip(sizes, g.shape[2:], strict=True)) + 2
 
 
 # Sample calls.
@@ -300,7 +297,7 @@ def _avg(n: int) -> Op:
     name = f"adaptive_avg_pool{n}d"
     return Op(
         name, _infer(name, n, FLOATS), _reference_avg, _samples(n, uniform, False), _gradient_of_avg,
-        in_float32(_decompose_avg), _cost, promote=floating, terms=_terms, tolerance=SUMS,
+        widened(_decompose_avg), _cost, promote=floating, terms=_terms, tolerance=SUMS,
         doc=f"The means of as many windows of x {LAYOUT[n]} as `output` says.",
     )  # fmt: skip
 
@@ -316,7 +313,7 @@ def _max(n: int) -> Op:
 def _avg_gradient(n: int) -> Op:
     return Op(
         f"adaptive_avg_pool{n}d_gradient", _infer_avg_gradient(n), _reference_avg_gradient, _samples_of_avg_gradient(n),
-        _gradient_of_avg_gradient, in_float32(_decompose_avg_gradient), _cost, promote=floating,
+        _gradient_of_avg_gradient, widened(_decompose_avg_gradient), _cost, promote=floating,
         terms=_terms_of_avg_gradient, tolerance=SUMS,
         doc=f"The gradient of adaptive_avg_pool{n}d at an input of spatial sizes `sizes`, given that of its result.",
     )  # fmt: skip
@@ -325,7 +322,7 @@ def _avg_gradient(n: int) -> Op:
 def _max_gradient(n: int) -> Op:
     return Op(
         f"adaptive_max_pool{n}d_gradient", _infer_max_gradient(n), _reference_max_gradient, _samples_of_max_gradient(n),
-        None, _decompose_max_gradient, _cost, promote=common, terms=_terms_of_max_gradient, tolerance=SUMS,
+        None, widened(_decompose_max_gradient), _cost, promote=common, tolerance=OVERLAPS,
         doc=f"The gradient of adaptive_max_pool{n}d at x: it goes to the first maximum of each window.",
     )  # fmt: skip
 

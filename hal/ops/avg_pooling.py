@@ -18,7 +18,7 @@ from hal.op import SUMS, Array, Cost, Grads, Op, Rng, Sample
 from hal.ops.common import FLOATS, check_kind, floating, uniform
 from hal.ops.convolution import mirrored
 from hal.ops.max_pooling import cases, check_padding, put_back
-from hal.ops.steps import in_float32
+from hal.ops.precision import widened
 from hal.ops.windows import LAYOUT, Sizes, at, check_layout, check_tuples, fit_windows, overhang, pad_spatial, windows
 from hal.spec import Spec
 
@@ -175,7 +175,7 @@ def _cost(given: Spec, *, out: Spec, kernel: Sizes, **settings: Any) -> Cost:
 
 
 def _terms(given: Spec, *, kernel: Sizes, **settings: Any) -> int:
-    return prod(kernel)
+    return prod(kernel) + 2  # two more roundings: the divisor may be multiplied by, after it was itself rounded
 
 
 # Sample calls.
@@ -213,7 +213,7 @@ def _samples_of_gradient(n: int) -> Callable[[Rng], Iterator[Sample]]:
 
 def _avg_pool(n: int) -> Op:
     return Op(
-        f"avg_pool{n}d", _infer(n), _reference, _samples(n), _gradient, in_float32(_decompose), _cost,
+        f"avg_pool{n}d", _infer(n), _reference, _samples(n), _gradient, widened(_decompose), _cost,
         promote=floating, terms=_terms, tolerance=SUMS, doc=f"The mean of each window of x {LAYOUT[n]}.",
     )  # fmt: skip
 
@@ -221,7 +221,7 @@ def _avg_pool(n: int) -> Op:
 def _avg_pool_gradient(n: int) -> Op:
     return Op(
         f"avg_pool{n}d_gradient", _infer_gradient(n), _reference_gradient, _samples_of_gradient(n),
-        _gradient_of_gradient, in_float32(_decompose_gradient), _cost, promote=floating, terms=_terms, tolerance=SUMS,
+        _gradient_of_gradient, widened(_decompose_gradient), _cost, promote=floating, terms=_terms, tolerance=SUMS,
         doc=f"The gradient of avg_pool{n}d at an input of spatial sizes `sizes`, given that of its result.",
     )  # fmt: skip
 

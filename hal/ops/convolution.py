@@ -17,6 +17,7 @@ from hal.errors import SettingError, ShapeError
 from hal.op import SUMS, Array, Cost, Grads, Op, Rng, Sample
 from hal.ops.common import REAL_NUMBERS, check_kind, common, integers, uniform
 from hal.ops.images import flat_weight, lift, lifted, lower, slabs, volume
+from hal.ops.precision import widened
 from hal.ops.windows import (
     LAYOUT,
     Sizes,
@@ -136,7 +137,7 @@ def unreached(sizes: Sizes, kernel: Sizes, *, stride: Sizes, padding: Sizes, dil
     return tuple(p - o for p, o in zip(padding, overhang(sizes, out, kernel, stride, padding, dilation), strict=True))
 
 
-def _decompose(
+def _product(
     x: Tensor, weight: Tensor, *bias: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
 ) -> Tensor:
     kernel = weight.shape[2:]
@@ -147,6 +148,11 @@ def _decompose(
     rows = ops.reshape(weight, shape=(groups, channels // groups, terms))
     result = ops.reshape(ops.matmul(rows, columns), shape=(batch, channels, *out))
     return result + ops.reshape(bias[0], shape=(channels, 1, 1)) if bias else result
+
+
+def _decompose(x: Tensor, weight: Tensor, *bias: Tensor, **settings: Any) -> Tensor:
+    # One product rounds once by itself, in half precision too, where it is fast; adding a bias would round again.
+    return widened(_product)(x, weight, *bias, **settings) if bias else _product(x, weight, **settings)
 
 
 def _terms(x: Spec, weight: Spec, *bias: Spec, **settings: Any) -> int:

@@ -14,7 +14,16 @@ import numpy as np
 from hal import ops
 from hal.errors import ShapeError
 from hal.op import Array, Grads, Op, Rng, Sample
-from hal.ops.batch_normalization import NORM, affine, check_channels, lazily, norm_cost, over_channels, per_channel
+from hal.ops.batch_normalization import (
+    NORM,
+    affine,
+    check_channels,
+    lazily,
+    norm_cost,
+    over_channels,
+    per_channel,
+    total,
+)
 from hal.ops.common import floating, uniform
 from hal.ops.convolution import check_groups, mirrored
 from hal.ops.precision import widened
@@ -58,8 +67,8 @@ def _normal(x: Array, groups: int, eps: float) -> tuple[Array, Array]:
     """`x` normalised, in rows, and by what each row was multiplied."""
     rows = x.reshape(_rows(x.shape, groups))
     count = max(rows.shape[2], 1)
-    away = rows - rows.sum(axis=2, keepdims=True) / count
-    inverse = 1 / np.sqrt(np.square(away).sum(axis=2, keepdims=True) / count + eps)
+    away = rows - total(rows, (2,), keepdims=True) / count
+    inverse = 1 / np.sqrt(total(np.square(away), (2,), keepdims=True) / count + eps)
     return away * inverse, inverse
 
 
@@ -79,11 +88,16 @@ def _reference_gradient(
     normal, inverse = _normal(x, groups, eps)
     scaled = (g if weight is None else g * per_channel(weight, x.ndim)).reshape(normal.shape)
     count = max(normal.shape[2], 1)
-    mean = scaled.sum(axis=2, keepdims=True) / count
-    along = (scaled * normal).sum(axis=2, keepdims=True) / count
+    mean = total(scaled, (2,), keepdims=True) / count
+    along = total(scaled * normal, (2,), keepdims=True) / count
     axes = over_channels(x.ndim)
     of_x = inverse * (scaled - mean - normal * along)
-    return of_x.reshape(x.shape), (g * normal.reshape(x.shape)).sum(axis=axes), g.sum(axis=axes)
+    return of_x.reshape(x.shape), total(g * normal.reshape(x.shape), axes), total(g, axes)
+
+
+def _magnitude_of_gradient(g: Array, x: Array, weight: Array | None = None, *, groups: int, eps: float) -> float:
+    scaled = (g if weight is None else g * per_channel(weight, x.ndim)).reshape(_rows(x.shape, groups))
+    return float(np.max(np.abs(scaled * _normal(x, groups, eps)[1]), initial=0))
 
 
 def _decompose(x: Tensor, *affine: Tensor, groups: int, eps: float) -> Tensor:
@@ -160,7 +174,7 @@ group_norm = Op(
 )  # fmt: skip
 group_norm_gradient = Op(
     "group_norm_gradient", _infer_gradient, _reference_gradient, _samples_of_gradient, None,
-    widened(_decompose_gradient), norm_cost, promote=floating, tolerance=NORM,
+    widened(_decompose_gradient), norm_cost, promote=floating, tolerance=NORM, magnitude=_magnitude_of_gradient,
     doc="The gradients of group_norm by x, weight and bias, given that of its result.",
 )  # fmt: skip
 instance_norm = Op(

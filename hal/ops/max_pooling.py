@@ -15,9 +15,10 @@ import numpy as np
 from hal import dtypes, ops
 from hal.dtypes import DType
 from hal.errors import SettingError, ShapeError
-from hal.op import SUMS, Array, Cost, Grads, Op, Rng, Sample
+from hal.op import Array, Cost, Grads, Op, Rng, Sample, in_norm
 from hal.ops.common import REAL_NUMBERS, check_kind, common, distinct, integers
 from hal.ops.convolution import mirrored
+from hal.ops.precision import widened
 from hal.ops.steps import zeros
 from hal.ops.windows import (
     LAYOUT,
@@ -177,10 +178,6 @@ def _cost(*specs: Spec, out: Spec, kernel: Sizes, **settings: Any) -> Cost:
     return Cost(smaller * prod(kernel) * len(specs), sum(s.nbytes for s in specs) + out.nbytes)
 
 
-def _terms(g: Spec, x: Spec, *, kernel: Sizes, **settings: Any) -> int:
-    return prod(kernel)
-
-
 # Sample calls.
 
 
@@ -244,6 +241,9 @@ def _samples_of_gradient(n: int) -> Callable[[Rng], Iterator[Sample]]:
     return samples
 
 
+OVERLAPS = in_norm(16, "a sum over the few windows that overlap")
+
+
 def _max_pool(n: int) -> Op:
     return Op(
         f"max_pool{n}d", _infer(n), _reference, _samples(n), _gradient, _decompose, _cost,
@@ -254,7 +254,7 @@ def _max_pool(n: int) -> Op:
 def _max_pool_gradient(n: int) -> Op:
     return Op(
         f"max_pool{n}d_gradient", _infer_gradient(n), _reference_gradient, _samples_of_gradient(n), None,
-        _decompose_gradient, _cost, promote=common, terms=_terms, tolerance=SUMS,
+        widened(_decompose_gradient), _cost, promote=common, tolerance=OVERLAPS,
         doc=f"The gradient of max_pool{n}d at x, given that of its result: it goes to each window's first maximum.",
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ import numpy as np
 from hal import ops
 from hal.errors import SettingError, ShapeError
 from hal.op import Array, Grads, Op, Rng, Sample
-from hal.ops.batch_normalization import NORM, affine, lazily, norm_cost
+from hal.ops.batch_normalization import NORM, affine, lazily, norm_cost, total
 from hal.ops.common import FLOATS, check_kind, floating, uniform
 from hal.ops.convolution import mirrored
 from hal.ops.precision import widened
@@ -75,8 +75,8 @@ def _check_same(who: str, g: Spec, x: Spec) -> None:
 def _normal(x: Array, dims: int, eps: float) -> tuple[Array, Array]:
     """`x` normalised, and by what it was multiplied."""
     axes, count = _inside(x, dims), _count(x, dims)
-    away = x - x.sum(axis=axes, keepdims=True) / count
-    inverse = 1 / np.sqrt(np.square(away).sum(axis=axes, keepdims=True) / count + eps)
+    away = x - total(x, axes, keepdims=True) / count
+    inverse = 1 / np.sqrt(total(np.square(away), axes, keepdims=True) / count + eps)
     return away * inverse, inverse
 
 
@@ -94,10 +94,10 @@ def _reference_layer_gradient(
     axes, count = _inside(x, dims), _count(x, dims)
     normal, inverse = _normal(x, dims, eps)
     scaled = g if weight is None else g * weight
-    mean = scaled.sum(axis=axes, keepdims=True) / count
-    along = (scaled * normal).sum(axis=axes, keepdims=True) / count
+    mean = total(scaled, axes, keepdims=True) / count
+    along = total(scaled * normal, axes, keepdims=True) / count
     rows = _outside(x, dims)
-    return inverse * (scaled - mean - normal * along), (g * normal).sum(axis=rows), g.sum(axis=rows)
+    return inverse * (scaled - mean - normal * along), total(g * normal, rows), total(g, rows)
 
 
 def _normal_in_ops(x: Tensor, dims: int, eps: float) -> tuple[Tensor, Tensor]:
@@ -124,6 +124,16 @@ def _decompose_layer_gradient(
     along = ops.sum(scaled * normal, axis=axes, keepdims=True) / count
     of_x = inverse * (scaled - mean - normal * along)
     return of_x, ops.sum(g * normal, axis=rows), ops.sum(g, axis=rows)
+
+
+def _magnitude_layer(x: Array, weight: Array | None = None, *bias: Array, dims: int, eps: float) -> float:
+    scale = _normal(x, dims, eps)[1]
+    return float(np.max(np.abs(x * scale * (1 if weight is None else weight)), initial=0))
+
+
+def _magnitude_layer_gradient(g: Array, x: Array, weight: Array | None = None, *, dims: int, eps: float) -> float:
+    scale = _normal(x, dims, eps)[1]
+    return float(np.max(np.abs(g * scale * (1 if weight is None else weight)), initial=0))
 
 
 def _gradient_layer(g: Tensor, out: Tensor, x: Tensor, *affine: Tensor, dims: int, eps: float) -> Grads:
@@ -154,6 +164,7 @@ def _samples_layer(most: int) -> Callable[[Rng], Iterator[Sample]]:
             yield Sample(
                 (mirrored(uniform(rng, shape)), *map(mirrored, given)), {"dims": dims, "eps": 0.1}, smooth=False
             )
+        yield Sample((uniform(rng, (3, 40), 99, 101),), {"dims": 1}, smooth=False)
 
     return samples
 
@@ -167,12 +178,13 @@ def _samples_layer_gradient(rng: Rng) -> Iterator[Sample]:
 
 layer_norm = Op(
     "layer_norm", _infer_layer, _reference_layer, _samples_layer(2), _gradient_layer, widened(_decompose_layer),
-    norm_cost, promote=floating, tolerance=NORM,
+    norm_cost, promote=floating, tolerance=NORM, magnitude=_magnitude_layer,
     doc="(x - mean) / sqrt(var + eps) * weight + bias over the last `dims` axes, whose shape weight and bias have.",
 )  # fmt: skip
 layer_norm_gradient = Op(
     "layer_norm_gradient", _infer_layer_gradient, _reference_layer_gradient, _samples_layer_gradient, None,
     widened(_decompose_layer_gradient), norm_cost, promote=floating, tolerance=NORM,
+    magnitude=_magnitude_layer_gradient,
     doc="The gradients of layer_norm by x, weight and bias, given that of its result.",
 )  # fmt: skip
 
@@ -194,8 +206,7 @@ def _infer_rms_gradient(
 
 
 def _reference_rms(x: Array, weight: Array | None = None, *, dims: int, eps: float) -> Array:
-    mean = np.square(x).sum(axis=_inside(x, dims), keepdims=True) / _count(x, dims)
-    result = x / np.sqrt(mean + eps)
+    result = x / np.sqrt(total(np.square(x), _inside(x, dims), keepdims=True) / _count(x, dims) + eps)
     return result if weight is None else result * weight
 
 
@@ -203,11 +214,16 @@ def _reference_rms_gradient(
     g: Array, x: Array, weight: Array | None = None, *, dims: int, eps: float
 ) -> tuple[Array, Array]:
     axes, count = _inside(x, dims), _count(x, dims)
-    inverse = 1 / np.sqrt(np.square(x).sum(axis=axes, keepdims=True) / count + eps)
+    inverse = 1 / np.sqrt(total(np.square(x), axes, keepdims=True) / count + eps)
     normal = x * inverse
     scaled = g if weight is None else g * weight
-    along = (scaled * normal).sum(axis=axes, keepdims=True) / count
-    return inverse * (scaled - normal * along), (g * normal).sum(axis=_outside(x, dims))
+    along = total(scaled * normal, axes, keepdims=True) / count
+    return inverse * (scaled - normal * along), total(g * normal, _outside(x, dims))
+
+
+def _magnitude_rms_gradient(g: Array, x: Array, weight: Array | None = None, *, dims: int, eps: float) -> float:
+    scale = 1 / np.sqrt(total(np.square(x), _inside(x, dims), keepdims=True) / _count(x, dims) + eps)
+    return float(np.max(np.abs(g * scale * (1 if weight is None else weight)), initial=0))
 
 
 def _inverse_rms(x: Tensor, dims: int, eps: float) -> Tensor:
@@ -238,6 +254,6 @@ rms_norm = Op(
 )  # fmt: skip
 rms_norm_gradient = Op(
     "rms_norm_gradient", _infer_rms_gradient, _reference_rms_gradient, _samples_layer_gradient, None,
-    widened(_decompose_rms_gradient), norm_cost, promote=floating, tolerance=NORM,
+    widened(_decompose_rms_gradient), norm_cost, promote=floating, tolerance=NORM, magnitude=_magnitude_rms_gradient,
     doc="The gradients of rms_norm by x and weight, given that of its result.",
 )  # fmt: skip
