@@ -42,17 +42,22 @@ def _unrows(rows: Array, like: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(back, -1, axis), like.dtype)
 
 
+def _largest(indices: Array) -> int:
+    """The largest index, where a negative one counts as very large: one look finds both ways to be wrong."""
+    return int(np.maximum.reduce(indices.view(np.uint64)))
+
+
 class _Targets:
     """Class indices, checked: those that count, which class each names, and with what weight."""
 
     def __init__(self, target: Array, classes: int, weight: Array | None, ignored: int, dtype: np.dtype[Any]) -> None:
         flat = target.reshape(-1).astype(np.int64, copy=False)
         self.counts: Array | None = None
-        if flat.size and (flat.min() < 0 or flat.max() >= classes or 0 <= ignored < classes):
+        if flat.size and (0 <= ignored < classes or _largest(flat) >= classes):
             counts = flat != ignored
             flat = np.where(counts, flat, 0)
             self.counts = counts
-            if flat.min() < 0 or flat.max() >= classes:
+            if _largest(flat) >= classes:
                 wrong = flat[(flat < 0) | (flat >= classes)][0]
                 raise IndexError(f"target {wrong} is no class: there are {classes}, and ignore_index is {ignored}")
         self.flat = flat
@@ -132,12 +137,14 @@ def cross_entropy(
     return _reduced(values, reduction, count if targets is None else targets.total(), x)
 
 
-def _of_each(g: Array, reduction: str, total: float, dtype: np.dtype[Any]) -> Array:
-    """The gradient of each target's loss: one for each, or one for all."""
-    g = _wide(g).reshape(-1).astype(dtype, copy=False)
-    if reduction != "mean":
-        return g
-    return np.divide(g, dtype.type(total)) if total else np.zeros_like(g)
+def _of_each(g: Array, reduction: str, total: float, count: int, dtype: np.dtype[Any]) -> Array:
+    """The gradient of the loss of each of `count` targets."""
+    if reduction == "none":
+        return _wide(g).reshape(-1).astype(dtype, copy=False)
+    one = float(g.reshape(-1)[0])
+    if reduction == "mean":
+        one = one / total if total else 0.0
+    return np.full(count, one, dtype)
 
 
 @kernels.register(ops.cross_entropy_gradient)
@@ -153,11 +160,11 @@ def cross_entropy_gradient(
     scale = ones(classes, rows.dtype) if weight is None else _wide(weight).astype(rows.dtype, copy=False)
     floor = label_smoothing / classes
     if target.dtype.kind not in "iu":
-        each = np.broadcast_to(_of_each(g, reduction, count, rows.dtype), (count,))
+        each = _of_each(g, reduction, count, count, rows.dtype)
         shares = _rows(target)
     else:
         targets = _Targets(target, classes, weight, ignore_index, rows.dtype)
-        each = np.broadcast_to(_of_each(g, reduction, targets.total(), rows.dtype), (count,))
+        each = _of_each(g, reduction, targets.total(), count, rows.dtype)
         shares = None
         counted = each if targets.counts is None else each * targets.counts
         hot = (each if targets.weights is None else each * targets.weights) * rows.dtype.type(1 - label_smoothing)
@@ -214,9 +221,9 @@ def nll_loss_gradient(
     targets = _Targets(target, x.shape[axis], weight, ignore_index, dtype)
     if targets.flat.size == 0:
         return out
-    each = -_of_each(g, reduction, targets.total(), dtype)
+    each = -_of_each(g, reduction, targets.total(), targets.flat.size, dtype)
     if targets.weights is not None:
         each = each * targets.weights
-    values = np.broadcast_to(each, targets.flat.shape).reshape(*target.shape, 1).astype(x.dtype, copy=False)
+    values = each.reshape(*target.shape, 1).astype(x.dtype, copy=False)
     np.put_along_axis(np.moveaxis(out, axis, -1), targets.flat.reshape(*target.shape, 1), values, -1)
     return out

@@ -36,7 +36,9 @@ def ones(n: int, dtype: np.dtype[Any]) -> Array:
 def row_max(x: Array) -> Array:
     """The largest of each row of a contiguous matrix that has columns, as a column."""
     rows, n = x.shape
-    if n > FEW:  # NumPy's reduceat takes half the time of its reduce over the last axis (measured, NumPy 2.4)
+    if (
+        n > FEW or rows < 16 * FEW
+    ):  # NumPy's reduceat takes half the time of its reduce over the last axis (measured, NumPy 2.4)
         return np.maximum.reduceat(x.reshape(-1), _starts(rows, n)).reshape(rows, 1)
     top = x[:, 0].copy()
     for column in range(1, n):
