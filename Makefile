@@ -24,7 +24,7 @@ slow: $(VENV)/.test ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: $(VENV)/.test ## Measure: time of an op, steps per second, import time, peak memory.
-	$(BIN)/python -m pytest tests/bench -s $(ARGS)
+	$(BIN)/python tests/bench/run.py $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, formatting and who imports whom.
 	$(BIN)/ruff check
