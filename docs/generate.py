@@ -3,15 +3,16 @@
 A page asks with a comment of its own, `<!-- generated: ops -->`, and gets the section in its place.
 """
 
-import importlib.util
-import pkgutil
+import importlib
 import re
 from collections.abc import Callable, Iterator
+from inspect import isclass, isfunction
 from typing import Any
 
 import click
 
 MARK = re.compile(r"<!-- generated: (\w+) -->")
+OPTIONS = "    options:\n      heading_level: 4\n      show_root_heading: false\n      show_root_toc_entry: false\n"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -58,25 +59,30 @@ def _helps(command: click.Command, context: click.Context) -> Iterator[str]:
                 yield from _helps(below, click.Context(below, parent=context, info_name=name))
 
 
-def modules(package: str) -> str:
-    """A section for every public module of a package, in alphabetical order: mkdocstrings fills them in."""
-    found = importlib.util.find_spec(package)
-    assert found is not None
-    names = [
-        m.name for m in pkgutil.iter_modules(found.submodule_search_locations, f"{package}.") if not _hidden(m.name)
-    ]
-    options = "    options:\n      heading_level: 3\n      show_root_heading: false\n      show_root_toc_entry: false\n"
-    return "\n\n".join(f"## `{name}`\n\n::: {name}\n{options}" for name in sorted(names))
+def offered(package: str) -> str:
+    """What a module offers, name by name: mkdocstrings fills each in from where it is written."""
+    from hal.op import Op
 
-
-def _hidden(module: str) -> bool:
-    # the table has a page of its own, and so has the plugin door
-    return module in {"hal.ops", "hal.plugin", "hal.cli"} or any(part.startswith("_") for part in module.split("."))
+    module = importlib.import_module(package)
+    # a tensor's methods are in its bases; a layer has Module's, and once is enough
+    inherited = "      inherited_members: true\n" if package == "hal" else ""
+    ops, entries, seen = [], [], set()
+    for name, value in sorted(vars(module).items()):
+        if isinstance(value, Op):
+            ops.append(f"`{name}`")
+        home = getattr(value, "__module__", None) or ""
+        ours = home.partition(".")[0] == package.partition(".")[0] and (isclass(value) or isfunction(value))
+        if ours and not name.startswith("_") and id(value) not in seen:
+            seen.add(id(value))  # an alias is shown once
+            entries.append(f"### `{package}.{name}`\n\n::: {home}.{value.__qualname__}\n{OPTIONS}{inherited}")
+    if ops:
+        entries.insert(0, f"Ops of [the table](ops.md) under the same name: {', '.join(ops)}.\n")
+    return "\n".join([f"## {package}\n", *entries])
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
     "ops": op_table,
     "commands": command_line,
-    "hal": lambda: modules("hal"),
-    "nn": lambda: modules("nn"),
+    "hal": lambda: offered("hal"),
+    "nn": lambda: "\n\n".join(map(offered, ["nn", "nn.functional", "nn.init", "nn.optim", "nn.data"])),
 }
