@@ -245,7 +245,11 @@ def _bce_slope_of_target(g: Tensor, x: Tensor, target: Tensor, weight: Tensor | 
 
 def _softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)) without overflow."""
-    return ops.maximum(x, 0.0) + ops.log1p(ops.exp(-ops.abs(x)))
+    return ops.maximum(x, 0.0) + _rest(x)
+
+
+def _rest(x: Tensor) -> Tensor:
+    return ops.log1p(ops.exp(-ops.abs(x)))
 
 
 def _logits_reference(x: Array, target: Array, weight: Array | None = None, positive: Array | None = None) -> Array:
@@ -254,9 +258,11 @@ def _logits_reference(x: Array, target: Array, weight: Array | None = None, posi
 
 
 def _logits(x: Tensor, target: Tensor, weight: Tensor | None = None, positive: Tensor | None = None) -> Tensor:
+    # Large terms first: where they cancel, they do so exactly.
     if positive is None:
-        return _weighted(_softplus(x) - x * target, weight)
-    return _weighted((1.0 - target) * x + ((positive - 1.0) * target + 1.0) * _softplus(-x), weight)
+        return _weighted(ops.maximum(x, 0.0) - x * target + _rest(x), weight)
+    factor = (positive - 1.0) * target + 1.0
+    return _weighted((1.0 - target) * x + factor * ops.maximum(-x, 0.0) + factor * _rest(x), weight)
 
 
 def _logits_slope(
