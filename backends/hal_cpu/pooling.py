@@ -1,0 +1,321 @@
+"""Pooling in NumPy: one axis after another, each by as many whole-array steps as the window is long along it.
+
+No window is ever gathered: along an axis, element j of all windows is one strided view of the array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hal import ops
+from hal.plugin import Array
+from hal_cpu.parallel import in_parts, scratch
+from hal_cpu.table import kernels
+
+Sizes = tuple[int, ...]
+
+BLOCK = 1 << 16  # elements of images at a time, so that what one step wrote is in the cache for the next
+
+
+class Axis(NamedTuple):
+    """Windows along one axis: window i sees i * stride + j * dilation - padding for j in the kernel."""
+
+    size: int
+    out: int
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether an element can be in more than one window."""
+        return self.stride < (self.kernel - 1) * self.dilation + 1
+
+    def pieces(self) -> list[tuple[slice, slice]]:
+        """For each j: the windows in which it is inside the array, and where it is there."""
+        found = []
+        for j in range(self.kernel):
+            at = j * self.dilation - self.padding
+            low = max(-(at // self.stride), 0)
+            high = min(-((at - self.size) // self.stride), self.out)
+            if low < high:
+                start = at + low * self.stride
+                found.append((slice(low, high), slice(start, start + (high - low - 1) * self.stride + 1, self.stride)))
+        return found
+
+
+def _along(x: Array, axis: int, cut: slice) -> Array:
+    return x[(slice(None),) * axis + (cut,)]
+
+
+@lru_cache(maxsize=256)
+def _axes(
+    sizes: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool
+) -> tuple[Axis, ...]:
+    found = []
+    for size, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True):
+        out = (size + 2 * p - d * (k - 1) - 1 + (s - 1 if ceil_mode else 0)) // s + 1
+        if ceil_mode and (out - 1) * s >= size + p:
+            out -= 1
+        found.append(Axis(size, out, k, s, p, d))
+    return tuple(found)
+
+
+def _reduce(ufunc: np.ufunc, start: Any, x: Array, number: int, axis: Axis, out: Array) -> None:
+    """Combine the elements of each window along the axis with this number into `out`."""
+    pieces = axis.pieces()
+    whole = [i for i, (windows, _) in enumerate(pieces) if windows == slice(0, axis.out)]
+    if len(whole) >= 2:
+        first, second = (_along(x, number, pieces.pop(i)[1]) for i in reversed(whole[:2]))
+        ufunc(second, first, out=out)
+    elif whole:
+        np.copyto(out, _along(x, number, pieces.pop(whole[0])[1]))
+    else:
+        out.fill(start)
+    for windows, places in pieces:
+        target = _along(out, number, windows)
+        ufunc(target, _along(x, number, places), out=target)
+
+
+def _working(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
+
+
+def _block(images: Array, start: int, stop: int, dtype: np.dtype[Any]) -> Array:
+    """Some of the images, in the type to compute in."""
+    chosen = images[start:stop]
+    if chosen.dtype == dtype:
+        return chosen
+    converted = scratch("pooling input", chosen.shape, dtype)
+    np.copyto(converted, chosen, casting="unsafe")
+    return converted
+
+
+def _pooled(
+    ufunc: np.ufunc,
+    start: Any,
+    x: Array,
+    axes: tuple[Axis, ...],
+    out: Array | None,
+    finish: Callable[[Array], None] | None = None,
+) -> Array:
+    """Combine the elements of each window; `finish` may change blocks of results in place."""
+    shape = (*x.shape[:2], *(a.out for a in axes))
+    result = np.empty(shape, x.dtype) if out is None else out
+    working = _working(x.dtype)
+    images = x.reshape(-1, *x.shape[2:])
+    direct = result.dtype == working and result.flags.c_contiguous
+    flat = result.reshape(-1, *shape[2:]) if result.flags.c_contiguous else np.empty((len(images), *shape[2:]), x.dtype)
+    at_once = max(BLOCK // max(prod(x.shape[2:]), 1), 1)
+
+    def part(first: int, last: int) -> None:
+        for low in range(first, last, at_once):
+            high = min(low + at_once, last)
+            current = _block(images, low, high, working)
+            for number, axis in enumerate(axes, 1):
+                sizes = (*current.shape[:number], axis.out, *current.shape[number + 1 :])
+                is_last = number == len(axes)
+                target = flat[low:high] if direct and is_last else scratch(f"pooling {number % 2}", sizes, working)
+                _reduce(ufunc, start, current, number, axis, target)
+                current = target
+            if finish is not None:
+                finish(current)
+            if not direct:
+                np.copyto(flat[low:high], current, casting="unsafe")
+
+    in_parts(part, len(images), 2.0 * x.size * len(axes))
+    if not result.flags.c_contiguous:
+        np.copyto(result, flat.reshape(shape))
+    return result
+
+
+def _lowest(dtype: np.dtype[Any]) -> Any:
+    return np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
+
+
+# Max pooling.
+
+
+def max_pool(
+    x: Array,
+    *,
+    kernel: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    ceil_mode: bool,
+    out: Array | None = None,
+) -> Array:
+    """The maximum of each window."""
+    axes = _axes(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+    return _pooled(np.maximum, _lowest(x.dtype), x, axes, out)
+
+
+def _to_first(g: Array, seen: Array, top: Array, number: int, axis: Axis, out: Array) -> None:
+    """Add `g` to the first element of each window along one axis of `seen` that equals the maximum `top`."""
+    out.fill(0)
+    hit = scratch("pooling hits", top.shape, np.bool_)
+    waiting = scratch("pooling waiting", top.shape, np.bool_)
+    waiting.fill(True)
+    for windows, places in axis.pieces():
+        here, open_ = _along(hit, number, windows), _along(waiting, number, windows)
+        np.equal(_along(seen, number, places), _along(top, number, windows), out=here)
+        np.logical_and(here, open_, out=here)
+        target = _along(out, number, places)
+        if axis.overlaps:
+            np.add(target, _along(g, number, windows), out=target, where=here)
+        else:
+            np.copyto(target, _along(g, number, windows), where=here)
+        np.greater(open_, here, out=open_)
+
+
+def max_pool_gradient(
+    g: Array,
+    x: Array,
+    *,
+    kernel: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    ceil_mode: bool,
+    out: Array | None = None,
+) -> Array:
+    """The gradient of max_pool: to the first maximum, in row-major order, of each window."""
+    axes = _axes(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+    result = np.empty(x.shape, x.dtype) if out is None else out
+    working = _working(x.dtype)
+    images, incoming = x.reshape(-1, *x.shape[2:]), g.reshape(-1, *g.shape[2:])
+    direct = result.dtype == working and result.flags.c_contiguous
+    flat = result.reshape(images.shape) if result.flags.c_contiguous else np.empty(images.shape, x.dtype)
+    at_once = max(BLOCK // 2 // max(prod(x.shape[2:]), 1), 1)
+    numbered = list(enumerate(axes, 1))
+
+    def part(first: int, last: int) -> None:
+        for low in range(first, last, at_once):
+            high = min(low + at_once, last)
+            tops = [_block(images, low, high, working)]
+            for number, axis in reversed(numbered):  # the last axis first, so that the first maximum is row-major
+                sizes = (*tops[-1].shape[:number], axis.out, *tops[-1].shape[number + 1 :])
+                tops.append(scratch(f"pooling top {number}", sizes, working))
+                _reduce(np.maximum, _lowest(working), tops[-2], number, axis, tops[-1])
+            current = incoming[low:high]
+            if current.dtype != working:
+                current = current.astype(working)
+            for number, axis in numbered:
+                top = tops.pop()
+                is_last = number == len(axes)
+                target = flat[low:high] if direct and is_last else scratch(f"pooling {number}", tops[-1].shape, working)
+                _to_first(current, tops[-1], top, number, axis, target)
+                current = target
+            if not direct:
+                np.copyto(flat[low:high], current, casting="unsafe")
+
+    in_parts(part, len(images), 8.0 * x.size * len(axes))
+    if not result.flags.c_contiguous:
+        np.copyto(result, flat.reshape(x.shape))
+    return result
+
+
+# Average pooling.
+
+
+def _shares(axes: tuple[Axis, ...], count_include_pad: bool) -> Array | float:
+    """By what the sums of the windows are multiplied: one number if all are the same, else one for each window."""
+    result: Array = np.ones(())
+    for axis in axes:
+        low, high = (-axis.padding, axis.size + axis.padding) if count_include_pad else (0, axis.size)
+        starts = np.arange(axis.out) * axis.stride - axis.padding
+        counts = np.minimum(starts + axis.kernel, high) - np.maximum(starts, low)
+        result = result[..., None] * (counts if np.ptp(counts) else counts[:1])
+    return 1 / (result if result.size > 1 else float(result.reshape(())))
+
+
+def avg_pool(
+    x: Array,
+    *,
+    kernel: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    out: Array | None = None,
+) -> Array:
+    """The mean of each window."""
+    axes = _axes(x.shape[2:], kernel, stride, padding, (1,) * len(kernel), ceil_mode)
+    share = np.asarray(_shares(axes, count_include_pad), _working(x.dtype))
+
+    def finish(block: Array) -> None:
+        np.multiply(block, share, out=block)
+
+    return _pooled(np.add, 0, x, axes, out, finish)
+
+
+def _spread(g: Array, number: int, axis: Axis, out: Array) -> None:
+    """Give each element of `g` to all elements of its window along one axis, summed where windows overlap."""
+    pieces = axis.pieces()
+    if axis.overlaps or sum(windows.stop - windows.start for windows, _ in pieces) < axis.size:
+        out.fill(0)
+    for windows, places in pieces:
+        target = _along(out, number, places)
+        if axis.overlaps:
+            np.add(target, _along(g, number, windows), out=target)
+        else:
+            np.copyto(target, _along(g, number, windows))
+
+
+def avg_pool_gradient(
+    g: Array,
+    *,
+    sizes: Sizes,
+    kernel: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    out: Array | None = None,
+) -> Array:
+    """The gradient of avg_pool: each window's share to all its elements."""
+    axes = _axes(sizes, kernel, stride, padding, (1,) * len(kernel), ceil_mode)
+    shape = (*g.shape[:2], *sizes)
+    result = np.empty(shape, g.dtype) if out is None else out
+    working = _working(g.dtype)
+    share = np.asarray(_shares(axes, count_include_pad), working)
+    incoming = g.reshape(-1, *g.shape[2:])
+    direct = result.dtype == working and result.flags.c_contiguous
+    flat = result.reshape(-1, *sizes) if result.flags.c_contiguous else np.empty((len(incoming), *sizes), g.dtype)
+    at_once = max(BLOCK // max(prod(sizes), 1), 1)
+
+    def part(first: int, last: int) -> None:
+        for low in range(first, last, at_once):
+            high = min(low + at_once, last)
+            current = scratch("pooling shares", (high - low, *incoming.shape[1:]), working)
+            np.multiply(incoming[low:high], share, out=current)
+            for number, axis in enumerate(axes, 1):
+                grown = (*current.shape[:number], axis.size, *current.shape[number + 1 :])
+                is_last = number == len(axes)
+                target = flat[low:high] if direct and is_last else scratch(f"pooling {number % 2}", grown, working)
+                _spread(current, number, axis, target)
+                current = target
+            if not direct:
+                np.copyto(flat[low:high], current, casting="unsafe")
+
+    in_parts(part, len(incoming), 2.0 * prod(shape) * len(axes))
+    if not result.flags.c_contiguous:
+        np.copyto(result, flat.reshape(shape))
+    return result
+
+
+for _op in (ops.max_pool1d, ops.max_pool2d, ops.max_pool3d):
+    kernels.register(_op, out=True)(max_pool)
+for _op in (ops.max_pool1d_gradient, ops.max_pool2d_gradient, ops.max_pool3d_gradient):
+    kernels.register(_op, out=True)(max_pool_gradient)
+for _op in (ops.avg_pool1d, ops.avg_pool2d, ops.avg_pool3d):
+    kernels.register(_op, out=True)(avg_pool)
+for _op in (ops.avg_pool1d_gradient, ops.avg_pool2d_gradient, ops.avg_pool3d_gradient):
+    kernels.register(_op, out=True)(avg_pool_gradient)
