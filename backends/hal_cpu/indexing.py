@@ -69,35 +69,48 @@ class _Runs(NamedTuple):
     places: Array
 
     @classmethod
-    def of(cls, indices: Array) -> _Runs:
-        order = np.argsort(indices, kind="stable")
+    def of(cls, indices: Array, places: int) -> _Runs:
+        """The runs among `indices`, the longest first."""
+        order = _stable_order(indices, places)
         ordered = indices[order]
         starts = np.empty(ordered.size, bool)
         starts[:1] = True
         np.not_equal(ordered[1:], ordered[:-1], out=starts[1:])
         first = np.flatnonzero(starts)
         lengths = np.diff(first, append=ordered.size)
-        return cls(order, first, lengths, ordered[first])
+        by_length = _stable_order(lengths.max(initial=0) - lengths, ordered.size)
+        first = first[by_length]
+        return cls(order, first, lengths[by_length], ordered[first])
+
+
+def _stable_order(numbers: Array, bound: int) -> Array:
+    """What sorts numbers >= 0 and below `bound`; NumPy sorts 16-bit numbers by radix, six times as fast."""
+    return (numbers.astype(np.uint16) if bound <= 65_536 else numbers).argsort(kind="stable")
 
 
 def _add_rows(target: Array, indices: Array, updates: Array) -> None:
-    """target[:, indices] += updates, for (a, places, row) and (a, n, row): a whole row at a time.
+    """target[:, indices] += updates, for (front, places, row) and (front, n, row): a whole row at a time.
 
-    The first of every run of equal indices at once, then the second of every run, and so on; a long run, whose error
-    would grow with its length, is summed by itself.
+    To the first of every run of equal indices all seconds are added, then all thirds, and so on: with the longest
+    runs in front, those that go on are a slice. A long run, whose error would grow with it, is summed by itself.
     """
-    runs = _Runs.of(indices)
-    order, first, lengths, places = runs
-    alone = lengths > (_MANY if len(places) > lengths.max(initial=0) else 1)
-    for start, length, place in zip(first[alone], lengths[alone], places[alone], strict=True):
-        target[:, place] += total(updates[:, order[start : start + length]], 1)
-    first, lengths, places = first[~alone], lengths[~alone], places[~alone]
-    step = 0
-    while len(first):
-        target[:, places] += updates[:, order[first]]
-        step += 1
-        longer = lengths > step
-        first, lengths, places = first[longer] + 1, lengths[longer], places[longer]
+    front, places, row = target.shape
+    order, first, lengths, runs = _Runs.of(indices, places)
+    alone = int(np.count_nonzero(lengths > _MANY))
+    for start, length, place in zip(first[:alone], lengths[:alone], runs[:alone], strict=True):
+        target[:, place] += total(updates.take(order[start : start + length], 1), 1)
+    first, lengths, runs = first[alone:], lengths[alone:], runs[alone:]
+    if not runs.size:
+        return
+    going_on = [int(np.count_nonzero(lengths > step)) for step in range(int(lengths[0]))]
+    chunk = max(1, _CHUNK // (runs.size * row))
+    for i in range(0, front, chunk):
+        here, given = target[i : i + chunk], updates[i : i + chunk]
+        sums = given.take(order[first], 1)
+        for step, number in enumerate(going_on[1:], 1):
+            sums[:, :number] += given.take(order[first[:number] + step], 1)
+        sums += here.take(runs, 1)
+        here[:, runs] = sums
 
 
 def _add_elements(target: Array, indices: Array, updates: Array) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from hal import ops
@@ -40,29 +42,40 @@ def sort(x: Array, *, axis: int, descending: bool) -> Array:
 
 @kernels.register(ops.topk)
 def topk(x: Array, *, k: int, axis: int, largest: bool) -> tuple[Array, Array]:
-    rows = np.moveaxis(_sortable(x), axis, -1)
-    n = rows.shape[-1]
-    positions = None
-    if 0 < k < n // 8 and n >= 256 and x.size:
-        positions = _few_of_many(np.ascontiguousarray(rows.reshape(-1, n)), k, largest)
-    if positions is None:
-        positions = argsort(rows, axis=-1, descending=largest, stable=True)[..., :k]
-    positions = np.ascontiguousarray(np.moveaxis(positions.reshape(*rows.shape[:-1], k), -1, axis))
-    return np.take_along_axis(x, positions, axis), positions
+    rows = _sortable(x)
+    last = axis % x.ndim == x.ndim - 1
+    if not last:
+        rows = np.moveaxis(rows, axis, -1)
+    shape, n = (*rows.shape[:-1], k), rows.shape[-1]
+    rows = np.ascontiguousarray(rows).reshape(prod(shape[:-1]), n)
+    found = _few_of_many(rows, k, largest) if 0 < 16 * k <= n and rows.size else None
+    if found is None:
+        found = argsort(rows, axis=-1, descending=largest, stable=True)[:, :k]
+    values = rows.reshape(-1).take(found + np.arange(rows.shape[0])[:, None] * n).astype(x.dtype, copy=False)
+    values, found = values.reshape(shape), found.reshape(shape)
+    return (values, found) if last else (np.moveaxis(values, -1, axis), np.moveaxis(found, -1, axis))
 
 
 def _few_of_many(rows: Array, k: int, largest: bool) -> Array | None:
-    """The positions of the first k of each row in order, found by a partial sort; None if there is a NaN."""
-    if rows.dtype.kind == "f" and np.isnan(rows).any():
-        return None
-    n = rows.shape[1]
-    edge = n - k if largest else k - 1
-    bound = np.partition(rows, edge, 1)[:, edge : edge + 1]
-    inside = rows > bound if largest else rows < bound
-    # Of those that equal the bound, the first ones fill up to k.
-    ties = rows == bound
-    missing = k - np.count_nonzero(inside, 1, keepdims=True)
-    inside |= ties & (np.cumsum(ties, 1) <= missing)
-    found = np.nonzero(inside)[1].reshape(-1, k)
-    order = argsort(np.take_along_axis(rows, found, 1), axis=1, descending=largest, stable=True)
-    return np.take_along_axis(found, order, 1)
+    """The positions of the first k of each row in order, without sorting the rows; None where that does not pay.
+
+    Each row is dealt into 8 k blocks. The k-th best of the blocks' best is a bound that k elements reach for certain,
+    and few more do; only those are sorted.
+    """
+    front, n = rows.shape
+    blocks = 8 * k
+    deals = n // blocks
+    dealt = rows[:, : deals * blocks].reshape(front, deals, blocks)
+    best = (np.maximum if largest else np.minimum).reduce(dealt, 1)
+    rest = rows[:, deals * blocks :]
+    if rows.dtype.kind == "f" and (np.isnan(best).any() or np.isnan(rest).any()):
+        return None  # comparisons do not see NaN
+    edge = blocks - k if largest else k - 1
+    bound = np.partition(best, edge, 1)[:, edge : edge + 1]
+    row, column = np.nonzero(rows >= bound if largest else rows <= bound)
+    if row.size > rows.size // 4:
+        return None  # too many equal the bound
+    order = argsort(rows[row, column], axis=0, descending=largest, stable=True)
+    order = order[row[order].argsort(kind="stable")]
+    first = np.searchsorted(row, np.arange(front))
+    return column[order[first[:, None] + np.arange(k)]]
