@@ -37,20 +37,20 @@ def clamp(x: Array, low: float | None, high: float | None, out: Array) -> None:
 
 
 @kernels.register(ops.relu, out=True)
-@in_blocks(0)
+@in_blocks(0, work=1)
 def relu(x: Array, out: Array) -> None:
     np.maximum(x, constant(0, x), out=out)
 
 
 @kernels.register(ops.relu6, out=True)
-@in_blocks(0)
+@in_blocks(0, work=2)
 def relu6(x: Array, out: Array) -> None:
     clamp(x, 0, 6, out)
 
 
 @kernels.register(ops.clip, when=of_floats, out=True)
 @kernels.register(ops.hardtanh, out=True)
-@in_blocks(0)
+@in_blocks(0, work=2)
 def clip(x: Array, out: Array, *, low: float | None, high: float | None) -> None:
     clamp(x, low, high, out)
 
@@ -62,25 +62,25 @@ def ramp(x: Array, out: Array) -> None:
     np.multiply(out, 1 / 6, out=out)
 
 
-kernels.register(ops.hardsigmoid, out=True)(in_blocks(0)(ramp))
+kernels.register(ops.hardsigmoid, out=True)(in_blocks(0, work=3)(ramp))
 
 
 @kernels.register(ops.hardswish, out=True)
-@in_blocks(1)
+@in_blocks(1, work=4)
 def hardswish(x: Array, out: Array, t: Array) -> None:
     ramp(x, t)
     np.multiply(x, t, out=out)
 
 
 @kernels.register(ops.softshrink, out=True)
-@in_blocks(1)
+@in_blocks(1, work=3)
 def softshrink(x: Array, out: Array, t: Array, *, lambd: float) -> None:
     clamp(x, -lambd, lambd, t)
     np.subtract(x, t, out=out)
 
 
 @kernels.register(ops.leaky_relu, when=lambda x, *, negative_slope: 0 < negative_slope <= 1, out=True)
-@in_blocks(1)
+@in_blocks(1, work=2)
 def leaky_relu(x: Array, out: Array, t: Array, *, negative_slope: float) -> None:
     np.multiply(x, negative_slope, out=t)
     np.maximum(x, t, out=out)
@@ -104,19 +104,19 @@ def exponential_below(x: Array, out: Array, t: Array, inner: float, below: float
 
 
 @kernels.register(ops.elu, out=True)
-@in_blocks(1)
+@in_blocks(1, work=4)
 def elu(x: Array, out: Array, t: Array, *, alpha: float) -> None:
     exponential_below(x, out, t, 1, alpha, 1)
 
 
 @kernels.register(ops.celu, out=True)
-@in_blocks(1)
+@in_blocks(1, work=5)
 def celu(x: Array, out: Array, t: Array, *, alpha: float) -> None:
     exponential_below(x, out, t, 1 / alpha, alpha, 1)
 
 
 @kernels.register(ops.selu, out=True)
-@in_blocks(1)
+@in_blocks(1, work=5)
 def selu(x: Array, out: Array, t: Array) -> None:
     exponential_below(x, out, t, 1, SELU_SCALE * SELU_ALPHA, SELU_SCALE)
 
@@ -125,7 +125,7 @@ def selu(x: Array, out: Array, t: Array) -> None:
 
 
 @kernels.register(ops.sigmoid, out=True)
-@in_blocks(0)
+@in_blocks(0, work=4)
 def sigmoid(x: Array, out: Array) -> None:
     np.negative(x, out=out)
     np.exp(out, out=out)
@@ -134,7 +134,7 @@ def sigmoid(x: Array, out: Array) -> None:
 
 
 @kernels.register(ops.silu, out=True)
-@in_blocks(1)
+@in_blocks(1, work=4)
 def silu(x: Array, out: Array, t: Array) -> None:
     np.negative(x, out=t)
     np.exp(t, out=t)
@@ -150,7 +150,7 @@ def log1p_exp_of_minus_size(x: Array, out: Array) -> None:
 
 
 @kernels.register(ops.log_sigmoid, out=True)
-@in_blocks(1)
+@in_blocks(1, work=6)
 def log_sigmoid(x: Array, out: Array, t: Array) -> None:
     log1p_exp_of_minus_size(x, t)
     np.minimum(x, constant(0, x), out=out)
@@ -158,7 +158,7 @@ def log_sigmoid(x: Array, out: Array, t: Array) -> None:
 
 
 @kernels.register(ops.softplus, out=True)
-@in_blocks(2)
+@in_blocks(2, work=8)
 def softplus(x: Array, out: Array, t: Array, z: Array, *, beta: float, threshold: float) -> None:
     np.multiply(x, beta, out=z)
     log1p_exp_of_minus_size(z, t)
@@ -173,7 +173,7 @@ def softplus(x: Array, out: Array, t: Array, z: Array, *, beta: float, threshold
 
 
 @kernels.register(ops.mish, out=True)
-@in_blocks(2)
+@in_blocks(2, work=6)
 def mish(x: Array, out: Array, n: Array, t: Array) -> None:
     np.minimum(x, constant(20, x), out=t)
     np.exp(t, out=t)
@@ -185,7 +185,7 @@ def mish(x: Array, out: Array, n: Array, t: Array) -> None:
 
 
 @kernels.register(ops.softsign, out=True)
-@in_blocks(1)
+@in_blocks(1, work=2)
 def softsign(x: Array, out: Array, t: Array) -> None:
     np.absolute(x, out=t)
     np.add(t, 1, out=t)
@@ -193,7 +193,7 @@ def softsign(x: Array, out: Array, t: Array) -> None:
 
 
 @kernels.register(ops.tanhshrink, out=True)
-@in_blocks(1)
+@in_blocks(1, work=3)
 def tanhshrink(x: Array, out: Array, t: Array) -> None:
     np.tanh(x, out=t)
     np.subtract(x, t, out=out)
@@ -256,7 +256,7 @@ def erfc_of_size(size: Array, out: Array, t: Array, u: Array) -> None:
 
 
 @kernels.register(ops.erfc, out=True)
-@in_blocks(4)
+@in_blocks(4, work=25)
 def erfc(x: Array, out: Array, size: Array, t: Array, u: Array, y: Array) -> None:
     np.absolute(x, out=size)
     erfc_of_size(size, y, t, u)
@@ -267,7 +267,7 @@ def erfc(x: Array, out: Array, size: Array, t: Array, u: Array, y: Array) -> Non
 
 
 @kernels.register(ops.erf, out=True)
-@in_blocks(4)
+@in_blocks(4, work=32)
 def erf(x: Array, out: Array, size: Array, t: Array, u: Array, far: Array) -> None:
     np.absolute(x, out=size)
     near = size < 1
@@ -293,7 +293,7 @@ def gelu_by_tanh(x: Array, out: Array, t: Array) -> None:
 
 
 @kernels.register(ops.gelu, out=True)
-@in_blocks(4)
+@in_blocks(4, work=20)
 def gelu(x: Array, out: Array, size: Array, share: Array, t: Array, factor: Array, *, approximate: str) -> None:
     if approximate == "tanh":
         gelu_by_tanh(x, out, t)

@@ -1,6 +1,7 @@
-"""Formulas of many steps over one array, in blocks that stay in the cache from the first step to the last.
+"""Elementwise work on large arrays: in blocks that stay in the cache, on as many threads as are worth waking.
 
-A step over a whole large array reads and writes main memory each time; over a block, only the first and last do.
+A formula of many steps would read and write main memory at each step over a whole array; in blocks, only at its
+first and last.
 """
 
 from __future__ import annotations
@@ -12,42 +13,71 @@ from typing import Any
 import numpy as np
 
 from hal.plugin import Array
+from hal_cpu.parallel import in_parts, scratch
 
 BLOCK = 16384  # elements: large enough to hide the cost of a NumPy call, and a few such arrays fit a second-level cache
+SMALL = 512  # elements up to which cutting into blocks costs more than it saves
 Formula = Callable[..., None]
+Kernel = Callable[..., Array]
 
 
-def in_blocks(temporaries: int) -> Callable[[Formula], Callable[..., Array]]:
-    """Make a kernel of `formula(x, out, *temporaries, **settings)`, which is given one-dimensional pieces.
+def is_half(dtype: np.dtype[Any]) -> bool:
+    """Whether this is float16 or bfloat16."""
+    return dtype.itemsize == 2 and dtype.kind not in "iu"
+
+
+def flat(x: Array, out: Array) -> tuple[Array, Array] | None:
+    """One-dimensional views of two arrays of one shape, in one order; None where there are none."""
+    if x.flags.c_contiguous and out.flags.c_contiguous:
+        return x.reshape(-1), out.reshape(-1)
+    if x.flags.f_contiguous and out.flags.f_contiguous:
+        return x.T.reshape(-1), out.T.reshape(-1)
+    return None
+
+
+def in_blocks(temporaries: int, work: int) -> Callable[[Formula], Kernel]:
+    """Make a kernel of `formula(x, out, *temporaries, **settings)`, which is given pieces of the arrays.
 
     `out` may be the same memory as `x`, so the formula must not read `x` after it wrote to `out`.
     Half precision is computed in float32 and rounded once.
+
+    Args:
+        temporaries: how many arrays like a piece of `x` the formula needs for its own use.
+        work: how long it takes for an element, in units of a quarter of a nanosecond: what a second thread is worth.
     """
 
-    def decorate(formula: Formula) -> Callable[..., Array]:
+    def decorate(formula: Formula) -> Kernel:
         def kernel(x: Array, out: Array | None = None, **settings: Any) -> Array:
             if out is None:
                 out = np.empty_like(x)
-            if x.flags.c_contiguous and out.flags.c_contiguous:
-                flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-            elif x.flags.f_contiguous and out.flags.f_contiguous:
-                flat_x, flat_out = x.T.reshape(-1), out.T.reshape(-1)
-            else:
+            half = is_half(x.dtype)
+            if x.size <= SMALL and not half:
+                formula(x, out, *[np.empty_like(out) for _ in range(temporaries)], **settings)
+                return out
+            pair = flat(x, out)
+            if x.size <= BLOCK and not half and pair is not None:
+                formula(*pair, *[np.empty_like(pair[1]) for _ in range(temporaries)], **settings)
+                return out
+            if pair is None:
                 np.copyto(out, kernel(np.ascontiguousarray(x), **settings))
                 return out
-            half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
+            flat_x, flat_out = pair
             dtype = np.dtype(np.float32) if half else x.dtype
-            size = flat_x.size
-            spare = np.empty((temporaries + 2 * half, min(size, BLOCK)), dtype)
-            for start in range(0, size, BLOCK):
-                piece, result = flat_x[start : start + BLOCK], flat_out[start : start + BLOCK]
-                rows = list(spare if len(piece) == spare.shape[1] else spare[:, : len(piece)])
-                if not half:
-                    formula(piece, result, *rows, **settings)
-                    continue
-                np.copyto(rows[0], piece)
-                formula(rows[0], rows[1], *rows[2:], **settings)
-                np.copyto(result, rows[1], casting="unsafe")
+
+            def run(start: int, stop: int) -> None:
+                spare = scratch("blocks", (temporaries + 2 * half, BLOCK), dtype)
+                for at in range(start, stop, BLOCK):
+                    until = min(at + BLOCK, stop)
+                    piece, result = flat_x[at:until], flat_out[at:until]
+                    rows = [row[: until - at] for row in spare]
+                    if not half:
+                        formula(piece, result, *rows, **settings)
+                        continue
+                    np.copyto(rows[0], piece)
+                    formula(rows[0], rows[1], *rows[2:], **settings)
+                    np.copyto(result, rows[1], casting="unsafe")
+
+            in_parts(run, flat_x.size, work * flat_x.size)
             return out
 
         return kernel
@@ -55,17 +85,18 @@ def in_blocks(temporaries: int) -> Callable[[Formula], Callable[..., Array]]:
     return decorate
 
 
-@lru_cache(maxsize=32)
-def _repeated(value: float, dtype: np.dtype[Any]) -> Array:
-    return np.full(BLOCK, value, dtype)
+@lru_cache(maxsize=64)
+def _repeated(value: float, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    return np.array(value, dtype), np.full(BLOCK, value, dtype)
 
 
 def constant(value: float, like: Array) -> Array:
-    """`value` as often as `like`, a piece of an array, has elements.
+    """`value` in the shape of `like`, a piece of an array, or as a 0-d array if that is small.
 
     NumPy's maximum and minimum take half as long for two arrays as for an array and a number (measured, NumPy 2.4).
     """
-    return _repeated(value, like.dtype)[: like.size]
+    single, block = _repeated(value, like.dtype)
+    return single if like.size <= SMALL else block[: like.size]
 
 
 def select(mask: Array, a: Array, b: Array, out: Array, spare: Array, bits: Array) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hal import ops
 from hal.plugin import Array, Spec
-from hal_cpu.blocks import BLOCK, in_blocks, select
+from hal_cpu.blocks import BLOCK, Formula, in_blocks, select
 from hal_cpu.quiet import quiet
 from hal_cpu.table import kernels
 
@@ -53,6 +53,21 @@ def of_complex(x: Spec, *rest: Spec, **settings: Any) -> bool:
     return x.dtype.kind == "complex"
 
 
+def on_threads(x: Spec, **settings: Any) -> bool:
+    """Whether the elements are real and so many that a second thread pays."""
+    return x.dtype.kind == "float" and x.size >= 1 << 19
+
+
+def formula_of(ufunc: np.ufunc) -> Formula:
+    """`ufunc` as a formula of one step."""
+    return lambda x, out: ufunc(x, out=out)
+
+
+for _op in (ops.exp, ops.exp2, ops.expm1, ops.log, ops.log2, ops.log1p, ops.sin, ops.cos, ops.tan, ops.sinh, ops.cosh,
+            ops.tanh, ops.asin, ops.acos, ops.atan, ops.asinh, ops.acosh, ops.atanh):  # fmt: skip
+    kernels.register(_op, when=on_threads, out=True)(in_blocks(0, work=2)(formula_of(UFUNCS[_op])))
+
+
 for _op in (ops.floor_divide, ops.remainder, ops.fmod):  # division by zero warns, as for floats
     kernels.register(_op, when=of_integers, out=True)(quiet(UFUNCS[_op]))
 for _op in (ops.floor, ops.ceil, ops.trunc, ops.round):  # which NumPy before 2.1 makes floats of
@@ -86,7 +101,7 @@ def of_float32(x: Spec, *rest: Spec, **settings: Any) -> bool:
 
 
 @kernels.register(ops.log, when=of_float32, out=True)
-@in_blocks(0)
+@in_blocks(0, work=2)
 def log(x: Array, out: Array) -> None:
     np.log2(x, out=out)
     np.multiply(out, _LN2, out=out)
@@ -99,7 +114,7 @@ def log10(x: Array, out: Array | None = None) -> Array:
 
 
 @kernels.register(ops.rsqrt, out=True)
-@in_blocks(0)
+@in_blocks(0, work=3)
 def rsqrt(x: Array, out: Array) -> None:
     np.sqrt(x, out=out)
     np.reciprocal(out, out=out)
@@ -108,13 +123,16 @@ def rsqrt(x: Array, out: Array) -> None:
 # Choosing.
 
 
+def _side_by_side(condition: Array, a: Array, b: Array, out: Array | None) -> bool:
+    """Whether elements that belong together lie at the same place in memory."""
+    full = [x for x in (condition, a, b, out) if x is not None and (x.ndim or x is condition)]
+    return all(x.flags.c_contiguous and x.shape == condition.shape for x in full)
+
+
 @kernels.register(ops.where, out=True)
 def where(condition: Array, a: Array, b: Array, out: Array | None = None) -> Array:
     size = condition.size
-    flat = condition.flags.c_contiguous and all(
-        x.ndim == 0 or (x.shape == condition.shape and x.flags.c_contiguous) for x in (a, b)
-    )
-    if size < 512 or not flat or a.dtype.itemsize > 8 or (out is not None and not out.flags.c_contiguous):
+    if size < BLOCK or a.dtype.itemsize > 8 or not _side_by_side(condition, a, b, out):
         chosen = np.where(condition, a, b)
         if out is None:
             return chosen
