@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,8 @@ def take(x: Array, indices: Array, *, axis: int) -> Array:
         if x.flags.c_contiguous:
             return x.take(indices, axis)
         # ndarray.take would copy all of x first
-        return x[(*(np.s_[:],) * (axis % x.ndim), indices)]
+        index: tuple[Any, ...] = (*(np.s_[:],) * (axis % x.ndim), indices)
+        return x[index]
     except IndexError:
         raise _out_of_range("take", indices, x.shape[axis], axis, x.shape) from None
 
@@ -179,8 +180,9 @@ def put(x: Array, indices: Array, values: Array, *, axis: int, out: Array | None
     if out is not None and np.may_share_memory(out, values):
         values = values.copy()
     target = _target(x, out)
+    index: tuple[Any, ...] = (*(np.s_[:],) * (axis % x.ndim), np.ascontiguousarray(indices))
     try:
-        target[(*(np.s_[:],) * (axis % x.ndim), np.ascontiguousarray(indices))] = values
+        target[index] = values
     except IndexError:
         raise _out_of_range("put", indices, x.shape[axis], axis, x.shape) from None
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import prod, sqrt
 from typing import Any
@@ -13,6 +14,15 @@ from hal.plugin import Array
 from hal_cpu.table import kernels
 
 Axes = int | tuple[int, ...] | None
+Reduce = Callable[..., Any]
+# Under these names because NumPy's types do not know a `keepdims` that is a variable.
+_add: Reduce = np.add.reduce
+_multiply: Reduce = np.multiply.reduce
+_maximum: Reduce = np.maximum.reduce
+_minimum: Reduce = np.minimum.reduce
+_logical_or: Reduce = np.logical_or.reduce
+_logical_and: Reduce = np.logical_and.reduce
+
 _IN_BLAS = (np.dtype(np.float32), np.dtype(np.float64))
 _FEW = 32_768  # below this many elements NumPy's own sum is as fast as BLAS
 _PIECE = 1024  # BLAS sums a row of this length in so many lanes that the error stays small
@@ -46,10 +56,10 @@ def _sum_of_rows(x: Array) -> Array:
     if rows == 1:
         pieces = n // _PIECE
         sums = x[0, : pieces * _PIECE].reshape(pieces, _PIECE) @ _ones(_PIECE, x.dtype)
-        return np.add.reduce(sums, 0, keepdims=True) + np.add.reduce(x[:, pieces * _PIECE :], 1)
+        return _add(sums, 0, keepdims=True) + _add(x[:, pieces * _PIECE :], 1)
     parts = [x[:, i : i + _PIECE] for i in range(0, n, _PIECE)]
     sums = np.stack([part @ _ones(part.shape[1], x.dtype) for part in parts], 1)
-    return np.add.reduce(sums, 1)
+    return _add(sums, 1)
 
 
 def _sum_of_columns(x: Array) -> Array:
@@ -61,9 +71,9 @@ def _sum_of_columns(x: Array) -> Array:
     piece = int(sqrt(n))
     pieces = n // piece
     whole = x[:, : pieces * piece].reshape(front, pieces, piece * columns)
-    sums = np.matmul(_ones(pieces, x.dtype), whole) if whole.size > _FEW * front else np.add.reduce(whole, 1)
-    result = np.add.reduce(sums.reshape(front, piece, columns), 1)
-    return result + np.add.reduce(x[:, pieces * piece :], 1) if pieces * piece < n else result
+    sums = np.matmul(_ones(pieces, x.dtype), whole) if whole.size > _FEW * front else _add(whole, 1)
+    result = _add(sums.reshape(front, piece, columns), 1)
+    return result + _add(x[:, pieces * piece :], 1) if pieces * piece < n else result
 
 
 def _large_sum(x: Array, axes: tuple[int, ...]) -> Array:
@@ -88,7 +98,7 @@ def _large_sum(x: Array, axes: tuple[int, ...]) -> Array:
         _, m = groups.pop()
         front //= m
         x = x.reshape(front, m, n)
-        x = _sum_of_columns(x) if m > _SHORT else np.add.reduce(x, 1)
+        x = _sum_of_columns(x) if m > _SHORT else _add(x, 1)
         groups = [*groups[:-1], (False, groups[-1][1] * n)] if groups else [(False, n)]
     x = x.reshape(shape)
     return x.transpose([kept.index(i) for i in sorted(kept)]) if kept != sorted(kept) else x
@@ -100,12 +110,12 @@ def total(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
         x = x.astype(np.float32)
     if x.size < _FEW:
         # NumPy sums pairwise what lies side by side in memory, anything else one after another.
-        few = axis.__class__ is int and x.shape[axis] <= _SHORT  # type: ignore[index]
+        few = axis.__class__ is int and x.shape[axis] <= _SHORT
         if few or x.size <= _SHORT or (axis is None and x.flags.c_contiguous):
-            return np.add.reduce(x, axis, keepdims=keepdims)
+            return _add(x, axis, keepdims=keepdims)
     axes = _axes(axis, x.ndim)
     if x.dtype not in _IN_BLAS or x.size == 0 or not axes:
-        return np.add.reduce(x, axis, keepdims=keepdims)
+        return _add(x, axis, keepdims=keepdims)
     out = _large_sum(x, axes)
     return out.reshape([1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdims else out
 
@@ -113,7 +123,7 @@ def total(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
 @kernels.register(ops.sum, out=True)
 def sum_(x: Array, *, axis: Axes, keepdims: bool, out: Array | None = None) -> Array:
     if x.dtype.kind in "biu" or x.dtype.kind == "c":
-        return np.add.reduce(x, axis, out=out, keepdims=keepdims)
+        return _add(x, axis, out=out, keepdims=keepdims)
     return _finished(total(x, axis, keepdims), x.dtype, out)
 
 
@@ -159,8 +169,8 @@ def logsumexp(x: Array, *, axis: Axes, keepdims: bool) -> Array:
     if _is_half(x):
         x = x.astype(np.float32)
     if _count(x, axis) == 0:
-        return _finished(np.log(np.add.reduce(x, axis, keepdims=keepdims)), dtype, None)
-    top = np.maximum.reduce(x, axis, keepdims=True)
+        return _finished(np.log(_add(x, axis, keepdims=keepdims)), dtype, None)
+    top = _maximum(x, axis, keepdims=True)
     top = np.where(np.isinf(top), x.dtype.type(0), top)
     away = np.subtract(x, top)
     result = np.log(total(np.exp(away, out=away if x.ndim else None), axis, True)) + top
@@ -171,44 +181,44 @@ def logsumexp(x: Array, *, axis: Axes, keepdims: bool) -> Array:
 
 @kernels.register(ops.max, out=True)
 def max_(x: Array, *, axis: Axes, keepdims: bool, out: Array | None = None) -> Array:
-    return np.maximum.reduce(x, axis, out=out, keepdims=keepdims)
+    return _maximum(x, axis, out=out, keepdims=keepdims)
 
 
 @kernels.register(ops.min, out=True)
 def min_(x: Array, *, axis: Axes, keepdims: bool, out: Array | None = None) -> Array:
-    return np.minimum.reduce(x, axis, out=out, keepdims=keepdims)
+    return _minimum(x, axis, out=out, keepdims=keepdims)
 
 
 @kernels.register(ops.prod)
 def prod_(x: Array, *, axis: Axes, keepdims: bool) -> Array:
     if _is_half(x):
-        return np.multiply.reduce(x.astype(np.float32), axis, keepdims=keepdims).astype(x.dtype)
-    return np.multiply.reduce(x, axis, keepdims=keepdims)
+        return _multiply(x.astype(np.float32), axis, keepdims=keepdims).astype(x.dtype)
+    return _multiply(x, axis, keepdims=keepdims)
 
 
 @kernels.register(ops.any, out=True)
 def any_(x: Array, *, axis: Axes, keepdims: bool, out: Array | None = None) -> Array:
-    return np.logical_or.reduce(x, axis, out=out, keepdims=keepdims)
+    return _logical_or(x, axis, out=out, keepdims=keepdims)
 
 
 @kernels.register(ops.all, out=True)
 def all_(x: Array, *, axis: Axes, keepdims: bool, out: Array | None = None) -> Array:
-    return np.logical_and.reduce(x, axis, out=out, keepdims=keepdims)
+    return _logical_and(x, axis, out=out, keepdims=keepdims)
 
 
 @kernels.register(ops.count_nonzero)
 def count_nonzero(x: Array, *, axis: Axes, keepdims: bool) -> Array:
-    return np.add.reduce(x if x.dtype == bool else x != 0, axis, keepdims=keepdims)
+    return _add(x if x.dtype == bool else x != 0, axis, keepdims=keepdims)
 
 
 @kernels.register(ops.argmax)
 def argmax(x: Array, *, axis: int | None, keepdims: bool) -> Array:
-    return np.argmax(x, axis, keepdims=True) if keepdims else x.argmax(axis)
+    return np.asarray(np.argmax(x, axis, keepdims=True) if keepdims else x.argmax(axis))
 
 
 @kernels.register(ops.argmin)
 def argmin(x: Array, *, axis: int | None, keepdims: bool) -> Array:
-    return np.argmin(x, axis, keepdims=True) if keepdims else x.argmin(axis)
+    return np.asarray(np.argmin(x, axis, keepdims=True) if keepdims else x.argmin(axis))
 
 
 def _scan(ufunc: np.ufunc, x: Array, axis: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Literal
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def _sortable(x: Array) -> Array:
 @kernels.register(ops.argsort)
 def argsort(x: Array, *, axis: int, descending: bool, stable: bool) -> Array:
     x = _sortable(x)
-    kind = "stable" if stable else None
+    kind: Literal["stable"] | None = "stable" if stable else None
     if not descending:
         return x.argsort(axis, kind)
     # Sorting from the back and reading from the back keeps equal elements in order.
@@ -30,7 +31,7 @@ def argsort(x: Array, *, axis: int, descending: bool, stable: bool) -> Array:
 @kernels.register(ops.sort)
 def sort(x: Array, *, axis: int, descending: bool) -> Array:
     values = _sortable(x)
-    kind = None
+    kind: Literal["stable"] | None = None
     if values.dtype.kind == "f" and np.signbit(values[values == 0]).any():
         kind = "stable"  # the quick way mixes up zeros of both signs
     if descending:

@@ -15,9 +15,8 @@ from hal.ops.common import REAL_NUMBERS
 from hal.spec import Shape, Spec
 
 if TYPE_CHECKING:
-    from hal.tensor import Tensor
-
     from hal.device import Device
+    from hal.tensor import Tensor
 
 
 def check_sizes(who: str, shape: Shape) -> None:

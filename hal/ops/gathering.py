@@ -53,7 +53,7 @@ def _flat(x: Tensor) -> Tensor:
 
 def _places(index: Array, axis: int) -> tuple[Array, ...]:
     """The NumPy index that reads or writes, for every element of `index`, its place."""
-    places = list(np.indices(index.shape, sparse=True))
+    places: list[Array] = list(np.indices(index.shape, sparse=True))
     places[axis % index.ndim] = index
     return tuple(places)
 

@@ -150,8 +150,8 @@ def _samples_of_index_add(rng: Rng) -> Iterator[Sample]:
     odd = (np.zeros((3, 5), np.float32), np.array([0, 2, 0]), np.vstack([exact_bits(rng), np.ones((1, 5), np.float32)]))
     yield Sample(odd, {"axis": 0}, smooth=False)
     for dtype in (np.int8, np.int64, np.uint32, np.bool_, np.complex64):
-        drawn = tuple(integers(rng, s, 0, 100, np.int64).astype(dtype) for s in ((3, 4), (3, 9)))
-        yield Sample((drawn[0], rng.integers(0, 4, 9), drawn[1]), {"axis": 1}, smooth=False, exact=True)
+        x, updates = (integers(rng, s, 0, 100, np.int64).astype(dtype) for s in ((3, 4), (3, 9)))
+        yield Sample((x, rng.integers(0, 4, 9), updates), {"axis": 1}, smooth=False, exact=True)
 
 
 def _terms_of_index_add(x: Spec, indices: Spec, updates: Spec, **settings: Any) -> int:
@@ -245,8 +245,8 @@ def _samples_of_put(rng: Rng) -> Iterator[Sample]:
         (uniform(rng, (2000, 40)), rng.integers(0, 2000, 300), uniform(rng, (300, 40))), {"axis": 0}, smooth=False
     )
     for dtype in (np.int8, np.int64, np.uint32, np.bool_, np.complex64):
-        drawn = tuple(integers(rng, s, 0, 100, np.int64).astype(dtype) for s in ((3, 4), (3, 9)))
-        yield Sample((drawn[0], rng.integers(0, 4, 9), drawn[1]), {"axis": 1}, smooth=False, exact=True)
+        x, updates = (integers(rng, s, 0, 100, np.int64).astype(dtype) for s in ((3, 4), (3, 9)))
+        yield Sample((x, rng.integers(0, 4, 9), updates), {"axis": 1}, smooth=False, exact=True)
 
 
 put = Op(

@@ -193,7 +193,7 @@ def _cost(*xs: Spec, out: Spec, equation: str) -> Cost:
 
 
 def _samples(rng: Rng) -> Iterator[Sample]:
-    for equation, *shapes in [
+    calls: list[tuple[str, *tuple[Shape, ...]]] = [
         ("ij,jk->ik", (2, 3), (3, 4)), ("ij,jk", (2, 3), (3, 4)), ("ij->ji", (2, 3)), ("ij->", (2, 3)),
         ("ij->j", (2, 3)), ("ii->i", (3, 3)), ("ii", (3, 3)), ("iij->j", (3, 3, 2)), ("iii->i", (3, 3, 3)),
         ("i,i->i", (4,), (4,)),
@@ -205,7 +205,8 @@ def _samples(rng: Rng) -> Iterator[Sample]:
         ("nik,mjk->nmij", (2, 3, 4), (2, 3, 4)), ("ij,ij->", (2, 3), (2, 3)), ("ij,kl->", (2, 3), (2, 2)), ("->", ()),
         (",->", (), ()), ("i,->i", (3,), ()), ("ij,jk->ik", (0, 3), (3, 2)), ("ij,jk->ik", (2, 0), (0, 3)),
         ("ij , jk -> k i", (2, 3), (3, 4)), ("aij,ajk,akl->il", (2, 2, 3), (2, 3, 2), (2, 2, 3)),
-    ]:  # fmt: skip
+    ]  # fmt: skip
+    for equation, *shapes in calls:
         yield Sample(tuple(uniform(rng, s) for s in shapes), {"equation": equation})
     strided = (uniform(rng, (4, 6))[::-1, ::2], uniform(rng, (3, 5)).T[::-1, :])
     yield Sample(strided, {"equation": "ij,kj->ki"})
