@@ -1,0 +1,173 @@
+"""Max, average and adaptive pooling over one to three spatial axes, as functions of torch's signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from hal import ops
+from hal.errors import SettingError
+from hal.tensor import Tensor
+from nn.functional.sizes import Size, on_batches, spread
+
+OutputSize = int | None | Sequence[int | None]
+
+
+def _max(
+    n: int, x: Tensor, kernel_size: Size, stride: Size | None, padding: Size, dilation: Size, ceil_mode: bool
+) -> Tensor:
+    who = f"max_pool{n}d"
+    kernel = spread(who, "kernel_size", kernel_size, n)
+    settings = {
+        "kernel": kernel,
+        "stride": kernel if stride is None else spread(who, "stride", stride, n),
+        "padding": spread(who, "padding", padding, n),
+        "dilation": spread(who, "dilation", dilation, n),
+        "ceil_mode": ceil_mode,
+    }
+    return on_batches(x, n, lambda x: ops.TABLE[who](x, **settings))
+
+
+def _average(
+    n: int, x: Tensor, kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool, count_include_pad: bool,
+    divisor: int | None = None,
+) -> Tensor:  # fmt: skip
+    who = f"avg_pool{n}d"
+    if divisor is not None and (divisor == 0 or ceil_mode):
+        raise SettingError(f"{who} needs divisor_override= other than 0, and without ceil_mode; got {divisor}")
+    kernel = spread(who, "kernel_size", kernel_size, n)
+    settings = {
+        "kernel": kernel,
+        "stride": kernel if stride is None else spread(who, "stride", stride, n),
+        "padding": spread(who, "padding", padding, n),
+        "ceil_mode": ceil_mode,
+        "count_include_pad": count_include_pad or divisor is not None,
+    }
+    mean = on_batches(x, n, lambda x: ops.TABLE[who](x, **settings))
+    return mean if divisor is None else mean * (prod(kernel) / divisor)
+
+
+def _adaptive(kind: str, n: int, x: Tensor, output_size: OutputSize) -> Tensor:
+    who = f"adaptive_{kind}_pool{n}d"
+    sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * n
+    if len(sizes) != n:
+        raise SettingError(f"{who} needs output_size= as a whole number or {n} of them, got {output_size!r}")
+    output = tuple(x.shape[i - n] if size is None else size for i, size in enumerate(sizes))
+    return on_batches(x, n, lambda x: ops.TABLE[who](x, output=output))
+
+
+def max_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest element of each window of (N, C, L) or (C, L). Source: torch.nn.functional.max_pool1d.
+
+    Args:
+        stride: distance between windows; their size if not given.
+        ceil_mode: whether a last window may hang over the end.
+
+    Raises:
+        ShapeError: not one window fits.
+        SettingError: a setting has the wrong form.
+    """
+    return _max(1, input, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest element of each window of (N, C, H, W) or (C, H, W). Source: torch.nn.functional.max_pool2d."""
+    return _max(2, input, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def max_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest element of each window of (N, C, D, H, W) or (C, D, H, W). Source: torch.nn.functional.max_pool3d."""
+    return _max(3, input, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def avg_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:  # fmt: skip
+    """The mean of each window of (N, C, L) or (C, L). Source: torch.nn.functional.avg_pool1d.
+
+    Args:
+        count_include_pad: whether the zeros of the padding count as elements.
+
+    Raises:
+        ShapeError: not one window fits.
+        SettingError: a setting has the wrong form.
+    """
+    return _average(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+
+
+def avg_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: int | None = None,
+) -> Tensor:  # fmt: skip
+    """The mean of each window of (N, C, H, W) or (C, H, W). Source: torch.nn.functional.avg_pool2d.
+
+    Args:
+        divisor_override: what the sum of a window is divided by, instead of the number of its elements.
+    """
+    return _average(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+
+
+def avg_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: int | None = None,
+) -> Tensor:  # fmt: skip
+    """The mean of each window of (N, C, D, H, W) or (C, D, H, W). Source: torch.nn.functional.avg_pool3d."""
+    return _average(3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+
+
+def adaptive_avg_pool1d(input: Tensor, output_size: OutputSize) -> Tensor:
+    """Means of windows that cut (N, C, L) into `output_size` parts. Source: torch.nn.functional.adaptive_avg_pool1d."""
+    return _adaptive("avg", 1, input, output_size)
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
+    """Means of windows that cut the image into `output_size` parts; None keeps an axis as it is.
+
+    Source: torch.nn.functional.adaptive_avg_pool2d.
+    """
+    return _adaptive("avg", 2, input, output_size)
+
+
+def adaptive_avg_pool3d(input: Tensor, output_size: OutputSize) -> Tensor:
+    """Means of windows that cut a volume into `output_size` parts. Source: torch.nn.functional.adaptive_avg_pool3d."""
+    return _adaptive("avg", 3, input, output_size)
+
+
+def adaptive_max_pool1d(input: Tensor, output_size: OutputSize) -> Tensor:
+    """Maxima of windows that cut (N, C, L) into output_size parts. Source: torch.nn.functional.adaptive_max_pool1d."""
+    return _adaptive("max", 1, input, output_size)
+
+
+def adaptive_max_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
+    """Maxima of windows that cut the image into `output_size` parts; None keeps an axis as it is.
+
+    Source: torch.nn.functional.adaptive_max_pool2d.
+    """
+    return _adaptive("max", 2, input, output_size)
+
+
+def adaptive_max_pool3d(input: Tensor, output_size: OutputSize) -> Tensor:
+    """Maxima of windows that cut a volume into output_size parts. Source: torch.nn.functional.adaptive_max_pool3d."""
+    return _adaptive("max", 3, input, output_size)

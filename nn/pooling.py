@@ -1,0 +1,202 @@
+"""Pooling layers: the largest element or the mean of windows, over one to three spatial axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hal.tensor import Tensor
+from nn import functional as F
+from nn.functional.pooling import OutputSize
+from nn.functional.sizes import Size
+from nn.module import Module
+
+
+class _MaxPool(Module):
+    n: int
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        *,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        self.dilation = dilation
+        self.ceil_mode = ceil_mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        pool = getattr(F, f"max_pool{self.n}d")
+        return pool(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+        )
+
+
+class MaxPool1d(_MaxPool):
+    """The largest element of each window of (N, C, L).
+
+    Args:
+        stride: distance between windows; their size if not given.
+        ceil_mode: whether a last window may hang over the end.
+
+    Source: torch.nn.MaxPool1d.
+    """
+
+    n = 1
+
+
+class MaxPool2d(_MaxPool):
+    """The largest element of each window of (N, C, H, W); arguments as in `MaxPool1d`. Source: torch.nn.MaxPool2d."""
+
+    n = 2
+
+
+class MaxPool3d(_MaxPool):
+    """The largest element of each window of (N, C, D, H, W); see `MaxPool1d`. Source: torch.nn.MaxPool3d."""
+
+    n = 3
+
+
+class AvgPool1d(Module):
+    """The mean of each window of (N, C, L).
+
+    Args:
+        count_include_pad: whether the zeros of the padding count as elements.
+
+    Source: torch.nn.AvgPool1d.
+    """
+
+    def __init__(
+        self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel_size = _one(kernel_size)
+        self.stride = self.kernel_size if stride is None else _one(stride)
+        self.padding = _one(padding)
+        self.ceil_mode = ceil_mode
+        self.count_include_pad = count_include_pad
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+def _one(size: Size) -> Size:
+    return (size,) if isinstance(size, int) else size
+
+
+class _AvgPool(Module):
+    n: int
+
+    def __init__(
+        self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True, divisor_override: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        self.ceil_mode = ceil_mode
+        self.count_include_pad = count_include_pad
+        self.divisor_override = divisor_override
+
+    def forward(self, input: Tensor) -> Tensor:
+        pool = getattr(F, f"avg_pool{self.n}d")
+        return pool(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+            self.divisor_override,
+        )
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool2d(_AvgPool):
+    """The mean of each window of (N, C, H, W).
+
+    Args:
+        count_include_pad: whether the zeros of the padding count as elements.
+        divisor_override: what the sum of a window is divided by, instead of the number of its elements.
+
+    Source: torch.nn.AvgPool2d.
+    """
+
+    n = 2
+
+
+class AvgPool3d(_AvgPool):
+    """The mean of each window of (N, C, D, H, W); arguments as in `AvgPool2d`. Source: torch.nn.AvgPool3d."""
+
+    n = 3
+
+
+class _Adaptive(Module):
+    kind: str
+    n: int
+
+    def __init__(self, output_size: OutputSize) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        pool: Any = getattr(F, f"adaptive_{self.kind}_pool{self.n}d")
+        return pool(input, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveAvgPool1d(_Adaptive):
+    """Means of windows that cut (N, C, L) into `output_size` parts. Source: torch.nn.AdaptiveAvgPool1d."""
+
+    kind, n = "avg", 1
+
+
+class AdaptiveAvgPool2d(_Adaptive):
+    """Means of windows that cut the image into `output_size` parts; None keeps an axis as it is.
+
+    Source: torch.nn.AdaptiveAvgPool2d.
+    """
+
+    kind, n = "avg", 2
+
+
+class AdaptiveAvgPool3d(_Adaptive):
+    """Means of windows that cut the volume into `output_size` parts. Source: torch.nn.AdaptiveAvgPool3d."""
+
+    kind, n = "avg", 3
+
+
+class AdaptiveMaxPool1d(_Adaptive):
+    """Maxima of windows that cut (N, C, L) into `output_size` parts. Source: torch.nn.AdaptiveMaxPool1d."""
+
+    kind, n = "max", 1
+
+
+class AdaptiveMaxPool2d(_Adaptive):
+    """Maxima of windows that cut the image into `output_size` parts. Source: torch.nn.AdaptiveMaxPool2d."""
+
+    kind, n = "max", 2
+
+
+class AdaptiveMaxPool3d(_Adaptive):
+    """Maxima of windows that cut the volume into `output_size` parts. Source: torch.nn.AdaptiveMaxPool3d."""
+
+    kind, n = "max", 3

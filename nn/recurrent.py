@@ -1,0 +1,202 @@
+"""Recurrent layers: RNN, LSTM and GRU over whole sequences, in several layers and both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import sqrt
+from typing import Any
+
+import hal
+from hal import ops
+from hal.creation import DeviceLike
+from hal.errors import SettingError, ShapeError
+from hal.tensor import Tensor
+from nn import functional as F
+from nn import init
+from nn.module import Module
+from nn.parameter import Parameter
+
+States = tuple[Tensor, ...]
+
+
+class _Recurrent(Module):
+    """What the recurrent layers have in common. All parameters begin uniform between ± 1 / sqrt(hidden_size)."""
+
+    gates: int
+    states: int = 1
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, device: DeviceLike = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if hidden_size < 1 or num_layers < 1:
+            raise SettingError(
+                f"{type(self).__name__} needs hidden_size and num_layers of 1 or more, got {hidden_size}, {num_layers}"
+            )
+        if not 0 <= dropout <= 1:
+            raise SettingError(f"{type(self).__name__} needs dropout= between 0 and 1, got {dropout}")
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        rows = self.gates * hidden_size
+        for layer, end in self._runs():
+            inputs = input_size if layer == 0 else hidden_size * (2 if bidirectional else 1)
+            shapes = {
+                "weight_ih": (rows, inputs),
+                "weight_hh": (rows, hidden_size),
+                "bias_ih": (rows,),
+                "bias_hh": (rows,),
+            }
+            for name, shape in shapes.items():
+                if bias or not name.startswith("bias"):
+                    setattr(self, f"{name}_l{layer}{end}", Parameter(hal.empty(*shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    def _runs(self) -> Iterator[tuple[int, str]]:
+        """The layers, each in its one or two directions, as the ends of their parameters' names."""
+        for layer in range(self.num_layers):
+            yield layer, ""
+            if self.bidirectional:
+                yield layer, "_reverse"
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values."""
+        limit = 1 / sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            init.uniform_(parameter, -limit, limit)
+
+    def flatten_parameters(self) -> None:
+        """Nothing: parameters need not lie behind each other here. For code that calls it."""
+
+    def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
+        raise NotImplementedError
+
+    def _over_time(self, steps: list[Tensor], state: States, end: str, layer: int) -> tuple[list[Tensor], States]:
+        """One layer in one direction: its outputs in the order of the input, and its last state."""
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
+        weights = tuple(getattr(self, f"{name}_l{layer}{end}") for name in names)
+        outs = []
+        for x in reversed(steps) if end else steps:
+            state = self._step(x, state, weights)
+            outs.append(state[0])
+        return outs[::-1] if end else outs, state
+
+    def _begin(self, x: Tensor, given: States | None) -> list[States]:
+        """The states to begin with, one for each run. `x` is (time, batch, inputs)."""
+        who, runs = type(self).__name__, self.num_layers * (2 if self.bidirectional else 1)
+        wanted = (runs, x.shape[1], self.hidden_size)
+        if given is None:
+            zeros = hal.zeros(*wanted[1:], dtype=x.dtype, device=x.device)
+            return [(zeros,) * self.states] * runs
+        for state in given:
+            if state.shape != wanted:
+                raise ShapeError(f"{who} needs initial states {wanted}, got {state.shape}")
+        return [tuple(state[i] for state in given) for i in range(runs)]
+
+    def _run(self, input: Tensor, given: States | None) -> tuple[Tensor, States]:
+        if input.ndim not in (2, 3) or input.shape[-1] != self.input_size:
+            layout = "(batch, time, features)" if self.batch_first else "(time, batch, features)"
+            raise ShapeError(
+                f"{type(self).__name__} needs an input {layout} of {self.input_size} features, got {input.shape}"
+            )
+        single = input.ndim == 2
+        x = input.unsqueeze(1) if single else input.transpose(0, 1) if self.batch_first else input
+        if single and given is not None:
+            given = tuple(state.unsqueeze(1) for state in given)
+        if x.shape[0] == 0:
+            raise ShapeError(
+                f"{type(self).__name__} needs at least one step of time, got an input of shape {input.shape}"
+            )
+        begin = self._begin(x, given)
+        steps = [x[t] for t in range(x.shape[0])]
+        last: list[States] = []
+        for layer in range(self.num_layers):
+            if layer and self.dropout and self.training:
+                steps = list(F.dropout(ops.stack(*steps, axis=0), self.dropout))
+            outs, state = self._over_time(steps, begin[len(last)], "", layer)
+            last.append(state)
+            if self.bidirectional:
+                backward, state = self._over_time(steps, begin[len(last)], "_reverse", layer)
+                last.append(state)
+                outs = [ops.concat(a, b, axis=-1) for a, b in zip(outs, backward, strict=True)]
+            steps = outs
+        output = ops.stack(*steps, axis=0)
+        final = tuple(ops.stack(*parts, axis=0) for parts in zip(*last, strict=True))
+        if single:
+            return output.squeeze(1), tuple(state.squeeze(1) for state in final)
+        return (output.transpose(0, 1) if self.batch_first else output), final
+
+    def extra_repr(self) -> str:
+        text = f"{self.input_size}, {self.hidden_size}"
+        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
+        return text + "".join(f", {n}={getattr(self, n)}" for n, value in defaults.items() if getattr(self, n) != value)
+
+
+class RNN(_Recurrent):
+    """tanh (or relu) cells over (time, batch, input_size): the outputs of all times, and the last state.
+
+    Args:
+        num_layers: each layer runs on the outputs of the one before.
+        nonlinearity: `tanh` or `relu`.
+        batch_first: inputs and outputs are (batch, time, features).
+        dropout: between the layers, in training.
+        bidirectional: a second run from the end to the beginning, whose outputs are put beside those of the first.
+
+    Source: torch.nn.RNN.
+    """
+
+    gates = 1
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, device: DeviceLike = None,
+        dtype: Any = None,
+    ) -> None:  # fmt: skip
+        if nonlinearity not in ("tanh", "relu"):
+            raise SettingError(f"RNN needs nonlinearity= 'tanh' or 'relu', got {nonlinearity!r}")
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype)
+        self.nonlinearity = nonlinearity
+
+    def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
+        return (ops.rnn_cell(x, *state, *weights, nonlinearity=self.nonlinearity),)
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        output, (h,) = self._run(input, None if hx is None else (hx,))
+        return output, h
+
+
+class GRU(_Recurrent):
+    """Gated recurrent units over (time, batch, input_size): the outputs of all times, and the last state.
+
+    Arguments as in `RNN`. Source: torch.nn.GRU.
+    """
+
+    gates = 3
+
+    def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
+        return (ops.gru_cell(x, *state, *weights),)
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        output, (h,) = self._run(input, None if hx is None else (hx,))
+        return output, h
+
+
+class LSTM(_Recurrent):
+    """Long short-term memories over (time, batch, input_size): the outputs of all times, and the last (h, c).
+
+    Arguments as in `RNN`. Source: torch.nn.LSTM.
+    """
+
+    gates, states = 4, 2
+
+    def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
+        return ops.lstm_cell(x, *state, *weights)
+
+    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        output, (h, c) = self._run(input, hx)
+        return output, (h, c)

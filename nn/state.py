@@ -1,0 +1,127 @@
+"""State dictionaries: the parameters and buffers of a module by name, and loading them all or not at all."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+import hal
+from hal.errors import StateError
+from hal.tensor import Tensor
+from nn.parameter import Parameter, is_lazy
+
+if TYPE_CHECKING:
+    from nn.module import Module
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict` did not find, and what it found no use for."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not self.missing_keys and not self.unexpected_keys:
+            return "<All keys matched successfully>"
+        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+
+
+class Entry(NamedTuple):
+    """One key of a state dictionary: the module and the name under which its tensor is kept."""
+
+    owner: Module
+    name: str
+    tensor: Tensor
+
+
+def entries(module: Module, prefix: str = "") -> Iterator[tuple[str, Entry]]:
+    """All parameters and persistent buffers with their keys; a tensor that is shared comes once for each key."""
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            yield prefix + name, Entry(module, name, parameter)
+    for name, buffer in module._buffers.items():
+        if buffer is not None and name not in module._non_persistent_buffers_set:
+            yield prefix + name, Entry(module, name, buffer)
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from entries(child, f"{prefix}{name}.")
+
+
+def load(module: Module, state: Mapping[str, Any], strict: bool, assign: bool) -> IncompatibleKeys:
+    """Copy the tensors of `state` into the module. Everything is checked before anything is changed.
+
+    Raises:
+        StateError: keys are missing or unexpected (if `strict`), or a shape differs.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"load_state_dict needs a dictionary of tensors, got {type(state).__name__}: use hal.load(file) first"
+        )
+    wanted = dict(entries(module))
+    missing = [k for k, e in wanted.items() if k not in state and e.name not in e.owner._may_be_missing]
+    unexpected = [k for k in state if k not in wanted]
+    problems = _key_problems(missing, unexpected) if strict else []
+    ready: list[tuple[Entry, Tensor]] = []
+    for key, entry in wanted.items():
+        if key not in state:
+            continue
+        value = _as_tensor(key, state[key])
+        if is_lazy(value):
+            if not is_lazy(entry.tensor):
+                problems.append(
+                    f'"{key}" has no shape in the state (it was saved before the first forward pass), '
+                    f"but shape {entry.tensor.shape} in the module"
+                )
+            continue
+        if not is_lazy(entry.tensor) and value.shape != entry.tensor.shape:
+            problems.append(
+                f'size mismatch for "{key}": the state has shape {value.shape}, the module has {entry.tensor.shape}'
+            )
+            continue
+        ready.append((entry, value if assign else value.to(entry.tensor.dtype)))
+    if problems:
+        raise StateError(
+            f"the state does not fit {type(module).__name__}, and nothing was loaded:\n  " + "\n  ".join(problems)
+        )
+    with hal.no_grad():
+        for entry, value in ready:
+            _put(entry, value, assign)
+    return IncompatibleKeys(missing, unexpected)
+
+
+def _put(entry: Entry, value: Tensor, assign: bool) -> None:
+    if assign:
+        is_parameter = isinstance(entry.tensor, Parameter)
+        setattr(entry.owner, entry.name, Parameter(value, entry.tensor.requires_grad) if is_parameter else value)
+        return
+    if is_lazy(entry.tensor):
+        entry.tensor.materialize(value.shape)  # type: ignore[attr-defined]
+    entry.tensor.copy_(value)
+
+
+def _as_tensor(key: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value if is_lazy(value) else value.detach()
+    try:
+        return hal.tensor(np.asarray(value))
+    except (TypeError, ValueError, RuntimeError):
+        raise StateError(f'the state has a {type(value).__name__} under "{key}", where a tensor was needed') from None
+
+
+def _key_problems(missing: list[str], unexpected: list[str]) -> list[str]:
+    problems = []
+    if missing:
+        problems.append("missing keys: " + ", ".join(f'"{k}"{_near(k, unexpected, "the state has")}' for k in missing))
+    if unexpected:
+        problems.append(
+            "unexpected keys: " + ", ".join(f'"{k}"{_near(k, missing, "the module has")}' for k in unexpected)
+        )
+    return problems
+
+
+def _near(key: str, others: list[str], who_has: str) -> str:
+    close = difflib.get_close_matches(key, others, n=1, cutoff=0.6)
+    return f' ({who_has} "{close[0]}")' if close else ""
