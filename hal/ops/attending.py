@@ -231,7 +231,8 @@ def _samples(rng: Rng) -> Iterator[Sample]:
 
 def _samples_of_gradient(rng: Rng) -> Iterator[Sample]:
     for sample in _ordinary_samples(rng):
-        out = _reference(*sample.inputs, **sample.settings).astype(np.float32)
+        wide = (x if x.dtype == bool else x.astype(np.float64) for x in sample.inputs)
+        out = _reference(*wide, **sample.settings).astype(np.float32)
         yield Sample((uniform(rng, out.shape), out, *sample.inputs), sample.settings, smooth=False)
 
 
