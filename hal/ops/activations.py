@@ -139,7 +139,7 @@ def _gelu_gradient(g: Tensor, y: Tensor, x: Tensor, *, approximate: str) -> Tens
     return g * (_normal(x) + x * ((1 / sqrt(2 * pi)) * ops.exp(-0.5 * (x * x))))
 
 
-_activation = partial(elementwise, promote=floating, kinds=FLOATS, flops=4)
+_activation = partial(elementwise, promote=floating, kinds=FLOATS, domain=(-6.0, 6.0), flops=4)
 _exact = partial(_activation, wide=False, flops=2)
 _exact_number = partial(_exact, promote=numeric, kinds=REAL_NUMBERS)
 
@@ -158,11 +158,11 @@ hardtanh    = _exact("hardtanh", lambda x, *, low, high: np.minimum(np.maximum(x
                      doc="x, but not below `low` and not above `high`.")
 hardsigmoid = _activation("hardsigmoid", lambda x: np.minimum(np.maximum(x + 3, 0), 6) / 6,
                           lambda g, y, x: ops.where(_inside(x, -3, 3), g * (1 / 6), 0),
-                          decompose=lambda x: ops.clip(x + 3, low=0, high=6) * (1 / 6), domain=(-5.0, 5.0),
+                          decompose=lambda x: ops.clip(x + 3, low=0, high=6) * (1 / 6),
                           tolerance=webnn("hardSigmoid"), doc="min(max(x + 3, 0), 6) / 6: a sigmoid of straight lines.")
 hardswish   = _activation("hardswish", lambda x: x * (np.minimum(np.maximum(x + 3, 0), 6) / 6),
                           _hardswish_gradient,
-                          decompose=lambda x: x * (ops.clip(x + 3, low=0, high=6) * (1 / 6)), domain=(-5.0, 5.0),
+                          decompose=lambda x: x * (ops.clip(x + 3, low=0, high=6) * (1 / 6)),
                           tolerance=webnn("hardSwish"), doc="x times hardsigmoid(x).")
 threshold   = _exact("threshold", lambda x, *, threshold, value: np.where(x <= threshold, value, x),
                      lambda g, y, x, *, threshold, value: ops.where(ops.less_equal(x, threshold), 0, g),
@@ -221,7 +221,7 @@ mish        = _activation("mish", _numpy_mish, _mish_gradient,
                           tolerance=webnn("softplus"), doc="x tanh(softplus(x)).")
 gelu        = _activation("gelu", _numpy_gelu, _gelu_gradient,
                           decompose=_gelu, check=_check_gelu, settings={"approximate": "none"},
-                          variants=({}, {"approximate": "tanh"}), flops=45,
+                          variants=({}, {"approximate": "tanh"}), domain=(-3.0, 6.0), flops=45,
                           tolerance=webnn("gelu"), doc="x times the normal distribution's share below x.")
 softsign    = _activation("softsign", lambda x: x / (1 + np.abs(x)), _softsign_gradient,
                           decompose=lambda x: x / (1 + ops.abs(x)),

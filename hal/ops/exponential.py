@@ -41,7 +41,7 @@ def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
     return large + ops.log1p(ops.exp(-between))
 
 
-_function = partial(elementwise, promote=floating, kinds=INEXACT, flops=10)
+_function = partial(elementwise, promote=floating, kinds=INEXACT, domain=(-6.0, 6.0), flops=10)
 _logarithm = partial(_function, domain=(0.1, 4.0))
 
 # fmt: off

@@ -54,7 +54,7 @@ def _atanh(x: Tensor) -> Tensor:
     return odd(x, ops.log1p(2 * size / (1 - size)) * 0.5)
 
 
-_function = partial(elementwise, promote=floating, kinds=INEXACT, flops=20)
+_function = partial(elementwise, promote=floating, kinds=INEXACT, domain=(-6.0, 6.0), flops=20)
 
 # fmt: off
 sinh  = _function("sinh", np.sinh, lambda g, y, x: g * ops.cosh(x),

@@ -80,7 +80,7 @@ def _erfc(x: Tensor) -> Tensor:
 
 
 _SLOPE = 2 / math.sqrt(math.pi)
-_function = partial(elementwise, promote=floating, kinds=FLOATS, flops=40)
+_function = partial(elementwise, promote=floating, kinds=FLOATS, domain=(-4.0, 4.0), flops=40)
 
 # fmt: off
 erf  = _function("erf", numpy_erf, lambda g, y, x: g * (_SLOPE * ops.exp(-x * x)),

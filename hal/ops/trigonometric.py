@@ -59,7 +59,7 @@ def _by_run(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return -g * (a / ops.where(ops.equal(square, 0), 1, square))
 
 
-_function = partial(elementwise, promote=floating, kinds=INEXACT, flops=10)
+_function = partial(elementwise, promote=floating, kinds=INEXACT, domain=(-9.0, 9.0), flops=10)
 _inverse = partial(_function, domain=(-0.95, 0.95), flops=25)
 
 # fmt: off
