@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hal.tensor import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Hook = Callable[["Tensor"], "Tensor | None"]
 _count = itertools.count()
 
 
@@ -106,7 +107,7 @@ class Node:
         order: later operations have higher numbers.
     """
 
-    __slots__ = ("edges", "inputs", "op", "order", "outs", "released", "retained", "settings", "versions")
+    __slots__ = ("edges", "hooks", "inputs", "op", "order", "outs", "released", "retained", "settings", "versions")
 
     def __init__(self, op: Op, inputs: tuple[Tensor, ...], outs: tuple[Tensor, ...], settings: dict[str, Any]) -> None:
         self.op = op
@@ -118,6 +119,7 @@ class Node:
         self.order = next(_count)
         self.released = False
         self.retained: list[Tensor] = []
+        self.hooks: dict[int, list[Hook]] | None = None
 
     def __repr__(self) -> str:
         return f"<recorded {self.op.name}>"
@@ -233,6 +235,8 @@ def _propagate(
         incoming: list[Tensor | None] = []
         for i in range(len(node.outs) if not node.released else 1):
             g = sums.pop((node, i), None)
+            if g is not None and node.hooks is not None:
+                g = _through(node.hooks.get(i, ()), g)
             if g is not None and wanted is not None and (node, i) in wanted:
                 kept[(node, i)] = g
             incoming.append(g)
@@ -251,8 +255,17 @@ def _propagate(
         if not retain_graph:
             node.release()
     for key, g in sums.items():
-        kept[key] = g if key in fresh or create_graph else g.clone()
+        g = g if key in fresh or create_graph else g.clone()
+        kept[key] = _through(getattr(key[0], "hooks", ()), g)
     return kept
+
+
+def _through(hooks: Sequence[Hook], g: Tensor) -> Tensor:
+    """A gradient as the hooks on its tensor change it, one after another; None leaves it as it is."""
+    for hook in tuple(hooks):
+        changed = hook(g)
+        g = g if changed is None else changed
+    return g
 
 
 def _check_start(roots: Sequence[Tensor], gs: Sequence[Tensor | None] | None, who: str) -> list[Tensor]:

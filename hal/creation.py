@@ -11,12 +11,12 @@ from hal import dtypes, ops, registry
 from hal.device import Device, chosen
 from hal.dtypes import DType
 from hal.errors import DTypeError, ShapeError
+from hal.interop import asarray
 from hal.op import Array
 from hal.source import user_line
 from hal.spec import Shape, Spec
 from hal.tensor import Origin, Tensor
 from hal.transfer import check_dtype, upload
-
 
 DeviceLike = Device | str | None
 
@@ -100,16 +100,36 @@ def tensor(data: Any, dtype: Any = None, device: DeviceLike = None, requires_gra
 def from_numpy(array: Array) -> Tensor:
     """A tensor on the default device; on a device with host memory it shares the memory of `array`.
 
+    An array that may not be written into is copied.
+
+    Raises:
+        DTypeError: `array` is no NumPy array, or of a type that hal or the device does not have.
+
     Source: torch.from_numpy.
     """
     if not isinstance(array, np.ndarray):
         raise DTypeError(f"hal.from_numpy needs a NumPy array, got {type(array).__name__}: use hal.tensor")
     where, origin = placed(None)
+    shared = shared_with(array, where, origin)
+    if shared is not None:
+        return shared
     native = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     spec = Spec(native.shape, dtypes.of(native.dtype))
-    check_dtype(spec, where)
-    shared = where.backend.wrap(native, where)
-    return Tensor(where.backend.upload(native, where) if shared is None else shared, spec, where, origin)
+    return Tensor(upload(native, spec, where), spec, where, origin)
+
+
+def shared_with(array: Array, device: Device, origin: Origin) -> Tensor | None:
+    """A tensor that shares the memory of `array`, or None where the device or the array makes that impossible.
+
+    Raises:
+        DTypeError: hal or the device does not have the array's type.
+    """
+    if not array.dtype.isnative or not array.flags.writeable:
+        return None
+    spec = Spec(array.shape, dtypes.of(array.dtype))
+    check_dtype(spec, device)
+    buffer = device.backend.wrap(array, device)
+    return None if buffer is None else Tensor(buffer, spec, device, origin)
 
 
 def shape_of(who: str, size: tuple[Any, ...]) -> Shape:
@@ -147,7 +167,13 @@ def full(
     """A tensor of shape `size` with `fill_value` everywhere; its dtype follows the value. Source: torch.full."""
     where, origin = placed(device)
     wanted = dtypes.dtype(type(fill_value)) if dtype is None else dtypes.dtype(dtype)
-    return _leaf(_filled(shape_of("full", (size,) if isinstance(size, int) else (tuple(size),)), fill_value, wanted, where, origin), requires_grad)
+    shape = shape_of("full", (size,) if isinstance(size, int) else (tuple(size),))
+    return _leaf(_filled(shape, fill_value, wanted, where, origin), requires_grad)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: DeviceLike = None) -> Tensor:
+    """`data` as a tensor: itself, or sharing its memory, where nothing must change. Source: torch.as_tensor."""
+    return asarray(data, dtype=dtype, device=device)
 
 
 def _leaf(out: Tensor, requires_grad: bool) -> Tensor:
@@ -207,10 +233,17 @@ def full_like(
 
 
 def arange(
-    start: float, /, stop: float | None = None, step: float = 1, *, dtype: Any = None, device: DeviceLike = None,
-    requires_grad: bool = False,
+    start: float, /, stop: float | None = None, step: float = 1, *, end: float | None = None, dtype: Any = None,
+    device: DeviceLike = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Numbers from `start` (0 if only one number is given) up to but not including `stop`. Source: torch.arange."""
+    """Numbers from `start` (0 if only one number is given) up to but not including `stop` (torch's `end`).
+
+    Raises:
+        ShapeError: a step of 0.
+
+    Source: Array API, arange; torch.arange.
+    """
+    stop = end if stop is None else stop
     if stop is None:
         start, stop = 0, start
     if step == 0:
@@ -222,7 +255,8 @@ def arange(
     check_dtype(Spec((count,), wanted), where)
     if wanted.is_inexact:  # in float64 on the host, so that every device gets the same, correctly rounded numbers
         array = (start + step * np.arange(count, dtype=np.float64)).astype(wanted.numpy)
-        return _leaf(Tensor(upload(array, Spec((count,), wanted), where), Spec((count,), wanted), where, origin), requires_grad)
+        spec = Spec((count,), wanted)
+        return _leaf(Tensor(upload(array, spec, where), spec, where, origin), requires_grad)
     out: Tensor = ops.iota(size=count, dtype=wanted, device=where)
     out = out if step == 1 else out * int(step)
     out = out if start == 0 else out + int(start)
@@ -231,20 +265,22 @@ def arange(
 
 
 def linspace(
-    start: float, stop: float, /, num: int, *, dtype: Any = None, device: DeviceLike = None, endpoint: bool = True,
-    requires_grad: bool = False,
+    start: float, stop: float, /, num: int = 0, *, steps: int | None = None, dtype: Any = None,
+    device: DeviceLike = None, endpoint: bool = True, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """`num` numbers evenly spaced from `start` to `stop`. Source: Array API, linspace; torch.linspace."""
+    """`num` numbers (torch's `steps`) evenly spaced from `start` to `stop`. Source: Array API; torch.linspace."""
     where, origin = placed(device)
+    num = num if steps is None else steps
     wanted = _or_default(dtype)
-    array = np.linspace(start, stop, num, endpoint=endpoint, dtype=np.float64 if not wanted.kind == "complex" else None)
+    array = np.linspace(start, stop, num, endpoint=endpoint, dtype=None if wanted.kind == "complex" else np.float64)
     spec = Spec((num,), wanted)
     return _leaf(Tensor(upload(array.astype(wanted.numpy), spec, where), spec, where, origin), requires_grad)
 
 
 def eye(
-    n: int, m: int | None = None, /, *, k: int = 0, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
-) -> Tensor:
+    n: int, m: int | None = None, /, *, k: int = 0, dtype: Any = None, device: DeviceLike = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """Ones on diagonal `k` of an n x m matrix of zeros. Source: Array API, eye; torch.eye."""
     where, origin = placed(device)
     spec = Spec((n, n if m is None else m), _or_default(dtype))

@@ -19,6 +19,7 @@ from hal.autodiff import Node, mode, no_grad
 from hal.device import Device
 from hal.dtypes import result_type, with_scalar
 from hal.errors import CopyError, DeviceError, DTypeError, FallbackError, HalError, SettingError
+from hal.interop import as_operand
 from hal.op import Op
 from hal.plugin import Kernel
 from hal.policy import copies, fallback
@@ -153,7 +154,8 @@ def binary(op: Op, a: Tensor, b: Any) -> Any:
         b = _scalars.get((scalar, scalar.__class__, spec.dtype, device)) if scalar.__class__ in _NUMBERS else None
         if b is None:
             if not isinstance(scalar, (int, float, complex)):
-                return NotImplemented
+                scalar = as_operand(scalar)
+                return scalar if scalar is NotImplemented else run(op, (a, scalar), {})
             b = constant(scalar, Spec((), with_scalar(spec.dtype, scalar)), device)
             if scalar != 0:  # 0.0 and -0.0 are one key and two constants
                 _scalars[scalar, scalar.__class__, spec.dtype, device] = b
@@ -352,15 +354,25 @@ def _decomposed(decision: Decision) -> Callable[[Op, tuple[Tensor, ...]], Any]:
         assert op.decompose is not None
         own = op.gradient is not None and decision.records and mode.enabled and any(x.tracked for x in args)
         if not own:
-            return op.decompose(*args, **settings)
+            return _with_own_memory(op.decompose(*args, **settings), args)
         with no_grad():
-            result = op.decompose(*args, **settings)
+            result = _with_own_memory(op.decompose(*args, **settings), args)
         outs = result if isinstance(result, tuple) else (result,)
-        outs = tuple(o.detach() if any(o is x for x in args) else o for o in outs)
         _record(op, args, outs, decision)
         return outs if isinstance(result, tuple) else outs[0]
 
     return execute
+
+
+def _with_own_memory(result: Any, args: tuple[Tensor, ...]) -> Any:
+    """What a decomposition gave, copied where it is an input or a view of one: only a movement op may share memory.
+
+    A kernel gives a flipped array of its own; so must the slice that flip is made of.
+    """
+    if isinstance(result, tuple):
+        return tuple(_with_own_memory(r, args) for r in result)
+    shared = any(result.storage is x.storage for x in args)
+    return run(ops.cast, (result,), {"dtype": result.dtype}) if shared else result
 
 
 def _other_device(op: Op, device: Device, specs: tuple[Spec, ...], settings: Settings) -> Device | None:
@@ -445,11 +457,12 @@ def constant(value: bool | int | float | complex, spec: Spec, device: Device) ->
 
 def _onto_one_device(op: Op, args: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], Device]:
     """The inputs as tensors on the device that pulls most; what is elsewhere is copied there, and counted."""
+    given, args = args, tuple(x if isinstance(x, (Tensor, int, float, complex)) else as_operand(x) for x in args)
     tensors = [x for x in args if isinstance(x, Tensor)]
-    for x in args:
+    for x, was in zip(args, given, strict=True):
         if not isinstance(x, (Tensor, int, float, complex)):
             raise DTypeError(
-                f"{op.name} takes tensors and Python numbers by position, got {type(x).__name__}: "
+                f"{op.name} takes tensors and Python numbers by position, got {type(was).__name__}: "
                 "make a tensor of it with hal.tensor(...)"
             )
     if not tensors:

@@ -31,6 +31,11 @@ def check_target(who: str, target: Tensor) -> None:
                 "clone() it first"
             )
         view = view.parent
+        if mode.enabled and view.tracked and view.node is None:
+            raise GradientError(
+                f"{who} would change in place a view of a leaf tensor that requires a gradient; "
+                "do it under hal.no_grad(), or on its .data"
+            )
 
 
 def fit(who: str, target: Tensor, result: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from hal.source import Line
 from hal.spec import Shape, Spec
 
 if TYPE_CHECKING:
-    from hal.autodiff import Node
+    from hal.autodiff import Hook, Node
     from hal.op import Op
 
 
@@ -61,12 +61,13 @@ class Tensor(Methods):
         grad: the gradient that `backward` has summed up here, for leaves that require one.
         node: the recorded operation that made this tensor; None for leaves.
         tracked: whether operations on this tensor are recorded (torch's requires_grad).
+        hooks: functions that see (and may change) the gradient of a leaf; not set until there is one.
         parent, made_by, seen: for a view: of what, by which op and settings, and the parent's history at that time.
     """
 
     __slots__ = (
-        "__weakref__", "_buffer", "_generation", "device", "grad", "index", "made_by", "node", "origin", "parent",
-        "retains", "seen", "spec", "storage", "tracked",
+        "__weakref__", "_buffer", "_generation", "device", "grad", "hooks", "index", "made_by", "node", "origin", "parent",
+        "seen", "spec", "storage", "tracked",
     )  # fmt: skip
 
     spec: Spec
@@ -80,6 +81,7 @@ class Tensor(Methods):
     made_by: tuple[Op, dict[str, Any]]
     seen: Node | None
     origin: Origin
+    hooks: list[Hook]
 
     def __init__(self, buffer: Any, spec: Spec, device: Device, origin: Origin) -> None:
         self.storage = Storage(buffer)

@@ -1,0 +1,175 @@
+"""Contents of tensors on the host, and the ways in and out of other libraries: NumPy, DLPack, the buffer of anyone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hal import dtypes, report
+from hal.abstract import ABSTRACT, StaleBackend
+from hal.device import Device
+from hal.errors import CopyError, DeviceError, DTypeError, GradientError
+from hal.op import Array
+from hal.spec import Spec
+
+if TYPE_CHECKING:
+    from hal.tensor import Tensor
+
+
+def host_array(x: Tensor, who: str) -> Array:
+    """The contents as a host array, which may share the tensor's memory and must not be written into.
+
+    Waiting for a device whose memory is not the host's is counted, under the name of `who` asks.
+
+    Raises:
+        GradientError: `x` stands for contents that were changed after a gradient saved them.
+        DeviceError: `x` has no contents (it is being traced), or the device failed.
+    """
+    backend = x.device.backend
+    if isinstance(backend, StaleBackend):
+        backend.refuse((x,))
+    if x.device is ABSTRACT:
+        raise DeviceError(f"{who} needs the contents of a tensor that has none: only shape and dtype are known here")
+    buffer = x.buffer
+    if not backend.host_memory:
+        report.note_sync(who, x.device, x.spec.nbytes)
+    else:
+        shared = backend.expose(buffer, x.spec)
+        if shared is not None:
+            return shared
+    return backend.download(buffer, x.spec)
+
+
+def from_host(array: Array, like: Tensor) -> Tensor:
+    """A tensor with a copy of a host array, placed where `like` is."""
+    from hal.tensor import Tensor
+    from hal.transfer import upload
+
+    spec = Spec(array.shape, dtypes.of(array.dtype))
+    return Tensor(upload(array, spec, like.device), spec, like.device, like.origin)
+
+
+def numpy(x: Tensor, /, *, force: bool = False) -> Array:
+    """The contents as a NumPy array. It shares memory where the device has views and its memory is the host's.
+
+    Args:
+        force: whatever it takes: detach, and copy to the host.
+
+    Raises:
+        GradientError: the tensor requires a gradient, which NumPy would lose.
+        DeviceError: it is on a device whose memory is not the host's.
+
+    Source: torch.Tensor.numpy.
+    """
+    if force:
+        return host_array(x, "numpy()")
+    if x.tracked:
+        raise GradientError("numpy() of a tensor that requires a gradient would lose it: use .detach().numpy()")
+    if not x.device.backend.host_memory:
+        raise DeviceError(f"numpy() needs a tensor in host memory, this one is on {x.device}: use .cpu().numpy()")
+    return host_array(x, "numpy()")
+
+
+def as_array(x: Tensor, dtype: Any = None, copy: bool | None = None) -> Array:
+    """What `numpy.asarray(tensor)` asks for: `Tensor.__array__`. Source: NumPy, "Interoperability"."""
+    array = numpy(x)
+    if dtype is not None and np.dtype(dtype) != array.dtype:
+        if copy is False:
+            raise CopyError(
+                f"an array of {np.dtype(dtype)} from a {x.dtype.name} tensor needs a copy, which copy=False forbids"
+            )
+        return array.astype(dtype)
+    return array.copy() if copy else array
+
+
+CPU_IN_DLPACK = 1  # kDLCPU: host memory, whoever's device it is
+
+
+def dlpack(x: Tensor, **options: Any) -> Any:
+    """A DLPack capsule of the tensor's memory: `Tensor.__dlpack__`.
+
+    Raises:
+        BufferError: the tensor requires a gradient, or is not in host memory.
+
+    Source: Array API, `array.__dlpack__`; DLPack's Python specification.
+    """
+    if x.tracked:
+        raise BufferError("DLPack cannot carry gradients: use .detach() first")
+    if not x.device.backend.host_memory:
+        raise BufferError(f"DLPack export needs host memory, this tensor is on {x.device}: use .cpu() first")
+    options.pop("stream", None)  # the host has none
+    return host_array(x, "DLPack export").__dlpack__(**options)
+
+
+def dlpack_device(x: Tensor) -> tuple[int, int]:
+    """Device type and number in DLPack's terms: `Tensor.__dlpack_device__`.
+
+    Raises:
+        BufferError: the tensor is not in host memory.
+    """
+    if not x.device.backend.host_memory:
+        raise BufferError(f"DLPack export needs host memory, this tensor is on {x.device}: use .cpu() first")
+    return CPU_IN_DLPACK, 0
+
+
+def from_dlpack(x: Any, /, *, device: Device | str | None = None, copy: bool | None = None) -> Tensor:
+    """A tensor with the contents of any object that speaks DLPack. Shares its memory where the device can.
+
+    Raises:
+        DTypeError: `x` does not speak DLPack.
+        CopyError: copy=False, and the memory cannot be shared.
+
+    Source: Array API, from_dlpack; torch.from_dlpack.
+    """
+    if not hasattr(x, "__dlpack__"):
+        raise DTypeError(f"from_dlpack needs an object with __dlpack__, got {type(x).__name__}: use hal.asarray")
+    return asarray(np.from_dlpack(x), device=device, copy=copy)
+
+
+def asarray(obj: Any, /, *, dtype: Any = None, device: Device | str | None = None, copy: bool | None = None) -> Tensor:
+    """A tensor of numbers, nested lists, a NumPy array, a tensor, or whatever speaks DLPack or NumPy's protocols.
+
+    Args:
+        copy: True: always; False: never; None: only if it must.
+
+    Raises:
+        CopyError: copy=False, and it must be copied.
+
+    Source: Array API, asarray; torch.as_tensor.
+    """
+    from hal import creation
+    from hal.tensor import Tensor
+
+    wanted = None if dtype is None else dtypes.dtype(dtype)
+    if not isinstance(obj, (Tensor, np.ndarray, list, tuple, bool, int, float, complex)):
+        if hasattr(obj, "__dlpack__") and not isinstance(obj, np.generic):
+            obj = np.from_dlpack(obj)
+        elif hasattr(obj, "__array__"):
+            obj = np.asarray(obj)
+    if isinstance(obj, Tensor):
+        where = obj.device if device is None else Device(device)
+        same = where is obj.device and wanted in (None, obj.dtype)
+        if copy is False and not same:
+            raise CopyError(f"asarray to {where}, {(wanted or obj.dtype).name} needs a copy, which copy=False forbids")
+        return obj.to(where, dtype=wanted, copy=bool(copy))
+    where, origin = creation.placed(device)
+    if isinstance(obj, np.ndarray) and not copy and wanted in (None, dtypes.of(obj.dtype)):
+        shared = creation.shared_with(obj, where, origin)
+        if shared is not None:
+            return shared
+    if copy is False:
+        raise CopyError(f"asarray of a {type(obj).__name__} on {where} needs a copy, which copy=False forbids")
+    out = creation.tensor(obj, dtype=wanted, device=where)
+    out.origin = origin
+    return out
+
+
+def as_operand(x: Any) -> Any:
+    """What an operator makes of an operand that is neither tensor nor Python number: NumPy's scalars and arrays count.
+
+    Anything else is NotImplemented, so that Python asks the other side.
+    """
+    if isinstance(x, np.generic):
+        return x.item()
+    return asarray(x) if isinstance(x, np.ndarray) else NotImplemented
