@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "API_VERSION", "Array", "Backend", "Buffer", "DType", "Device", "Kernel", "Kernels", "Op", "Spec", "Unavailable",
-    "hookimpl",
+    "dtypes", "hookimpl",
 ]  # fmt: skip
 
 API_VERSION = 1
