@@ -15,15 +15,16 @@ from hal import ops
 from hal.plugin import Array
 from hal_cpu.columns import Pair, Windows, blocks, columns
 from hal_cpu.parallel import in_parts, scratch
+from hal_cpu.precision import working
 from hal_cpu.table import kernels
 
 _FEW_PLACES = 32  # below so many places in a result, the products of several images are done as one
 _LONG_ENOUGH = 384  # places in one product of the weights' gradient, so that adding it up costs little beside it
 
 
-def _working(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type to compute in: float32 for half precision (BLAS has none), else the type itself."""
-    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
+def _work(products: int, elements: int) -> float:
+    """How long so many products, and making so many elements of columns, take on one thread, for `in_parts`."""
+    return products / 10 + elements
 
 
 def _correlate(x: Array, weight: Array, bias: Array | None, groups: int, windows: Windows, out: Array) -> None:
@@ -61,7 +62,7 @@ def _correlate(x: Array, weight: Array, bias: Array | None, groups: int, windows
             elif not direct:
                 out[n0:n1, :, y0:y1] = target.reshape(count, made, y1 - y0, width)
 
-    in_parts(part, len(pieces), 2.0 * out.size * terms)
+    in_parts(part, len(pieces), _work(out.size * terms, images * places * groups * terms))
 
 
 def _ready(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -95,14 +96,14 @@ def conv2d(
     out: Array | None = None,
 ) -> Array:
     """The convolution of images (N, C, H, W)."""
-    working = _working(x.dtype)
+    kind = working(x.dtype)
     kernel: Pair = weight.shape[2:]
     sizes = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
     places: Pair = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
-    result = _result((x.shape[0], weight.shape[0], *places), working, out)
+    result = _result((x.shape[0], weight.shape[0], *places), kind, out)
     windows = Windows(kernel, places, (-padding[0], -padding[1]), stride, dilation)
-    given = None if bias is None else _ready(bias, working)
-    _correlate(_ready(x, working), _ready(weight, working), given, groups, windows, result)
+    given = None if bias is None else _ready(bias, kind)
+    _correlate(_ready(x, kind), _ready(weight, kind), given, groups, windows, result)
     return _delivered(result, x.dtype, out)
 
 
@@ -139,15 +140,15 @@ def conv_transpose2d(
     out: Array | None = None,
 ) -> Array:
     """The transposed convolution of images (N, C, H, W); also the gradient of conv2d by its input."""
-    working = _working(x.dtype)
+    kind = working(x.dtype)
     kernel = weight.shape[2:]
     steps = zip(x.shape[2:], kernel, stride, padding, output_padding, dilation, strict=True)
     sizes = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + o for n, k, s, p, o, d in steps)
     made = weight.shape[1]
-    result = _result((x.shape[0], made * groups, *sizes), working, out)
-    swapped = _ready(weight, working).reshape(groups, -1, made, *kernel).swapaxes(1, 2)
+    result = _result((x.shape[0], made * groups, *sizes), kind, out)
+    swapped = _ready(weight, kind).reshape(groups, -1, made, *kernel).swapaxes(1, 2)
     swapped = swapped.reshape(groups * made, -1, *kernel)
-    given, added = _ready(x, working), None if bias is None else _ready(bias, working)
+    given, added = _ready(x, kind), None if bias is None else _ready(bias, kind)
     down, across = (
         [_Phase(r, n, k, s, p, d) for r in range(s)]
         for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True)
@@ -178,23 +179,23 @@ def conv2d_weight_gradient(
     out: Array | None = None,
 ) -> Array:
     """The gradient of conv2d by its weights: a product over all places of all images, summed block by block."""
-    asked, working = x.dtype, _working(x.dtype)
+    asked, kind = x.dtype, working(x.dtype)
     made, given, *kernel = weight_shape
     terms = given * prod(kernel)
     places: Pair = g.shape[2:]
     windows = Windows((kernel[0], kernel[1]), places, (-padding[0], -padding[1]), stride, dilation)
-    result = _result(weight_shape, working, out)
-    x, g = _ready(x, working), _ready(g, working)
+    result = _result(weight_shape, kind, out)
+    x, g = _ready(x, kind), _ready(g, kind)
     pieces = blocks(x.shape[0], windows, x.shape[1] * prod(kernel) * places[1] * x.itemsize, _LONG_ENOUGH)
 
     def part(start: int, stop: int) -> Array:
-        total = np.zeros((groups, made // groups, terms), working)
+        total = np.zeros((groups, made // groups, terms), kind)
         for n0, n1, y0, y1 in pieces[start:stop]:
             seen = columns(x[n0:n1], windows, y0, y1, merge=n1 - n0 > 1).reshape(groups, terms, -1)
             chosen = g[n0:n1, :, y0:y1].swapaxes(0, 1)
-            rows = scratch("gradients", chosen.shape, working)
+            rows = scratch("gradients", chosen.shape, kind)
             np.copyto(rows, chosen)
-            product = scratch("products", total.shape, working)
+            product = scratch("products", total.shape, kind)
             np.matmul(rows.reshape(groups, made // groups, -1), seen.swapaxes(1, 2), out=product)
             total += product
         return total
@@ -202,7 +203,7 @@ def conv2d_weight_gradient(
     if x.size == 0 or g.size == 0:
         result[...] = 0
         return _delivered(result, asked, out)
-    first, *others = in_parts(part, len(pieces), 2.0 * g.size * terms)
+    first, *others = in_parts(part, len(pieces), _work(g.size * terms, x.shape[0] * prod(places) * groups * terms))
     for other in others:
         first += other
     np.copyto(result, first.reshape(weight_shape))

@@ -12,17 +12,16 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
 from math import prod
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from hal.plugin import Array
 
-WORTH_A_THREAD = 1_000_000  # operations (or bytes moved) below which waking a second thread costs more than it saves
+WORTH_A_THREAD = 2_000_000  # quarters of a nanosecond: less work than that is not worth another thread
 KEPT = 64 << 20  # bytes of scratch memory that one thread keeps under one name
 
 
@@ -76,48 +75,77 @@ def _one_blas_thread() -> Iterator[None]:
                 _blas[1](_before)
 
 
-# The threads.
+# The threads. They take tasks from one queue; that is half the delay of an executor and its futures (measured).
 
-_pool: ThreadPoolExecutor | None = None
+Task = tuple[contextvars.Context, Callable[[int, int], Any], int, int, int, "SimpleQueue[tuple[int, Any, Any]]"]
+_tasks: SimpleQueue[Task] = SimpleQueue()
+_started = 0
+_is_helper = threading.local()
 
 
-def _forget_pool() -> None:
-    """A forked child has none of its parent's threads."""
-    global _pool, _lock, _users
-    _pool, _lock = None, threading.Lock()
+def _help() -> None:
+    _is_helper.yes = True
+    while True:
+        context, function, number, start, stop, answers = _tasks.get()
+        try:
+            answers.put((number, context.run(function, start, stop), None))
+        except BaseException as error:  # whoever waits for the answer raises it
+            answers.put((number, None, error))
+
+
+def _start_helpers(wanted: int) -> None:
+    global _started
+    with _lock:
+        while _started < wanted:
+            threading.Thread(target=_help, name=f"hal_cpu {_started}", daemon=True).start()
+            _started += 1
+
+
+def _forget_helpers() -> None:
+    """A forked child has none of its parent's threads, and may have been forked while one held the lock."""
+    global _tasks, _started, _lock, _users
+    _tasks, _started, _lock = SimpleQueue(), 0, threading.Lock()
     if _users and _blas is not None:
         _users = 0
         _blas[1](_before)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget_helpers)
 
 
 def in_parts(function: Callable[[int, int], Any], count: int, work: float) -> list[Any]:
     """What function(start, stop) gives for consecutive parts of range(count), one for each thread that is worth waking.
 
     The parts depend on `count`, `work` and the number of threads alone, so that sums come out the same every time.
+
+    Args:
+        work: how long all of it takes on one thread, roughly, in quarters of a nanosecond (what one element costs in a
+            step over memory that is in the cache).
     """
-    global _pool
     wanted = min(count, threads(), int(work // WORTH_A_THREAD) + 1)
-    if wanted < 2:
+    if wanted < 2 or getattr(_is_helper, "yes", False):
         return [function(0, count)]
-    if _pool is None or _pool._max_workers < wanted - 1:
-        _pool = ThreadPoolExecutor(max(wanted, os.cpu_count() or 1), thread_name_prefix="hal_cpu")
+    if _started < wanted - 1:
+        _start_helpers(wanted - 1)
     edges = [i * count // wanted for i in range(wanted + 1)]
+    answers: SimpleQueue[tuple[int, Any, Any]] = SimpleQueue()
+    results: list[Any] = [None] * wanted
+    failed: BaseException | None = None
     with _one_blas_thread():
-        others = [
-            _pool.submit(contextvars.copy_context().run, function, start, stop) for start, stop in pairwise(edges[1:])
-        ]
+        for number in range(
+            1, wanted
+        ):  # each with this thread's context, where NumPy keeps what to do about infinities
+            _tasks.put((contextvars.copy_context(), function, number, edges[number], edges[number + 1], answers))
         try:
-            first = function(edges[0], edges[1])
+            results[0] = function(0, edges[1])
         finally:
-            results = [other.exception() or other.result() for other in others]  # wait for all, whatever happened
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return [first, *results]
+            for _ in range(wanted - 1):  # wait for all, whatever happened: they write into the caller's memory
+                number, results_of, error = answers.get()
+                results[number], failed = results_of, failed or error
+    if failed is not None:
+        raise failed
+    return results
 
 
 # Scratch memory.

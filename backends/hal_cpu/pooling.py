@@ -1,12 +1,13 @@
 """Pooling in NumPy: one axis after another, each by as many whole-array steps as the window is long along it.
 
-No window is ever gathered: along an axis, element j of all windows is one strided view of the array.
+Along an axis, element j of all windows is one strided view of the array, so no window is ever gathered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -15,11 +16,12 @@ import numpy as np
 from hal import ops
 from hal.plugin import Array
 from hal_cpu.parallel import in_parts, scratch
+from hal_cpu.precision import working
 from hal_cpu.table import kernels
 
 Sizes = tuple[int, ...]
 
-BLOCK = 1 << 16  # elements of images at a time, so that what one step wrote is in the cache for the next
+BLOCK = 1 << 18  # elements at a time: what one step wrote is in the cache for the next, and each step is worth a call
 
 
 class Axis(NamedTuple):
@@ -83,10 +85,6 @@ def _reduce(ufunc: np.ufunc, start: Any, x: Array, number: int, axis: Axis, out:
         ufunc(target, _along(x, number, places), out=target)
 
 
-def _working(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
-
-
 def _block(images: Array, start: int, stop: int, dtype: np.dtype[Any]) -> Array:
     """Some of the images, in the type to compute in."""
     chosen = images[start:stop]
@@ -108,20 +106,20 @@ def _pooled(
     """Combine the elements of each window; `finish` may change blocks of results in place."""
     shape = (*x.shape[:2], *(a.out for a in axes))
     result = np.empty(shape, x.dtype) if out is None else out
-    working = _working(x.dtype)
+    kind = working(x.dtype)
     images = x.reshape(-1, *x.shape[2:])
-    direct = result.dtype == working and result.flags.c_contiguous
+    direct = result.dtype == kind and result.flags.c_contiguous
     flat = result.reshape(-1, *shape[2:]) if result.flags.c_contiguous else np.empty((len(images), *shape[2:]), x.dtype)
     at_once = max(BLOCK // max(prod(x.shape[2:]), 1), 1)
 
     def part(first: int, last: int) -> None:
         for low in range(first, last, at_once):
             high = min(low + at_once, last)
-            current = _block(images, low, high, working)
+            current = _block(images, low, high, kind)
             for number, axis in enumerate(axes, 1):
                 sizes = (*current.shape[:number], axis.out, *current.shape[number + 1 :])
                 is_last = number == len(axes)
-                target = flat[low:high] if direct and is_last else scratch(f"pooling {number % 2}", sizes, working)
+                target = flat[low:high] if direct and is_last else scratch(f"pooling {number % 2}", sizes, kind)
                 _reduce(ufunc, start, current, number, axis, target)
                 current = target
             if finish is not None:
@@ -157,22 +155,46 @@ def max_pool(
     return _pooled(np.maximum, _lowest(x.dtype), x, axes, out)
 
 
-def _to_first(g: Array, seen: Array, top: Array, number: int, axis: Axis, out: Array) -> None:
-    """Add `g` to the first element of each window along one axis of `seen` that equals the maximum `top`."""
-    out.fill(0)
-    hit = scratch("pooling hits", top.shape, np.bool_)
-    waiting = scratch("pooling waiting", top.shape, np.bool_)
-    waiting.fill(True)
-    for windows, places in axis.pieces():
-        here, open_ = _along(hit, number, windows), _along(waiting, number, windows)
-        np.equal(_along(seen, number, places), _along(top, number, windows), out=here)
-        np.logical_and(here, open_, out=here)
-        target = _along(out, number, places)
-        if axis.overlaps:
-            np.add(target, _along(g, number, windows), out=target, where=here)
+def _windows(axes: tuple[Axis, ...]) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """For each place in the kernel, in row-major order: the windows in which it is inside the array, and where."""
+    every = (slice(None),)
+    return [
+        (every + tuple(w for w, _ in piece), every + tuple(p for _, p in piece))
+        for piece in product(*(axis.pieces() for axis in axes))
+    ]
+
+
+def _to_first(left: Array, seen: Array, axes: tuple[Axis, ...], out: Array) -> None:
+    """Add each element of `left` to the first maximum in its window of `seen`.
+
+    Each place of the kernel is copied into an array of its own, so that what follows runs over memory in one piece.
+    What has been given away is taken from `left`, so that it goes to one element only. It is done on the bits, since
+    NumPy's masked copies branch at each element: five times slower where the mask is as good as random (measured).
+    """
+    places = _windows(axes)
+    planes = scratch("pooling planes", (len(places), *left.shape), left.dtype)
+    for plane, (windows, spots) in zip(planes, places, strict=True):
+        if plane[windows].size < plane.size:
+            plane.fill(_lowest(plane.dtype))
+        np.copyto(plane[windows], seen[spots])
+    top = scratch("pooling top", left.shape, left.dtype)
+    np.maximum.reduce(planes, axis=0, out=top)
+    bits = np.dtype(f"u{left.dtype.itemsize}")
+    hit, ones = scratch("pooling hits", left.shape, np.bool_), scratch("pooling ones", left.shape, bits)
+    rest = left.view(bits)
+    overlaps = any(axis.overlaps for axis in axes)
+    if overlaps or sum(plane[windows].size for plane, (windows, _) in zip(planes, places, strict=True)) < seen.size:
+        out.fill(0)
+    for plane, (windows, spots) in zip(planes, places, strict=True):
+        np.equal(plane, top, out=hit)
+        np.copyto(ones, hit)
+        np.multiply(rest, ones, out=ones)
+        np.bitwise_xor(rest, ones, out=rest)
+        target, part = out[spots], ones.view(left.dtype)[windows]
+        if overlaps:
+            np.add(target, part, out=target)
         else:
-            np.copyto(target, _along(g, number, windows), where=here)
-        np.greater(open_, here, out=open_)
+            np.copyto(target, part)
 
 
 def max_pool_gradient(
@@ -189,34 +211,23 @@ def max_pool_gradient(
     """The gradient of max_pool: to the first maximum, in row-major order, of each window."""
     axes = _axes(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
     result = np.empty(x.shape, x.dtype) if out is None else out
-    working = _working(x.dtype)
+    kind = working(x.dtype)
     images, incoming = x.reshape(-1, *x.shape[2:]), g.reshape(-1, *g.shape[2:])
-    direct = result.dtype == working and result.flags.c_contiguous
+    direct = result.dtype == kind and result.flags.c_contiguous
     flat = result.reshape(images.shape) if result.flags.c_contiguous else np.empty(images.shape, x.dtype)
-    at_once = max(BLOCK // 2 // max(prod(x.shape[2:]), 1), 1)
-    numbered = list(enumerate(axes, 1))
+    at_once = max(BLOCK // max(prod(g.shape[2:]) * prod(kernel), 1), 1)
 
     def part(first: int, last: int) -> None:
         for low in range(first, last, at_once):
             high = min(low + at_once, last)
-            tops = [_block(images, low, high, working)]
-            for number, axis in reversed(numbered):  # the last axis first, so that the first maximum is row-major
-                sizes = (*tops[-1].shape[:number], axis.out, *tops[-1].shape[number + 1 :])
-                tops.append(scratch(f"pooling top {number}", sizes, working))
-                _reduce(np.maximum, _lowest(working), tops[-2], number, axis, tops[-1])
-            current = incoming[low:high]
-            if current.dtype != working:
-                current = current.astype(working)
-            for number, axis in numbered:
-                top = tops.pop()
-                is_last = number == len(axes)
-                target = flat[low:high] if direct and is_last else scratch(f"pooling {number}", tops[-1].shape, working)
-                _to_first(current, tops[-1], top, number, axis, target)
-                current = target
+            left = scratch("pooling left", (high - low, *g.shape[2:]), kind)
+            np.copyto(left, incoming[low:high], casting="unsafe")
+            target = flat[low:high] if direct else scratch("pooling 0", flat[low:high].shape, kind)
+            _to_first(left, _block(images, low, high, kind), axes, target)
             if not direct:
-                np.copyto(flat[low:high], current, casting="unsafe")
+                np.copyto(flat[low:high], target, casting="unsafe")
 
-    in_parts(part, len(images), 8.0 * x.size * len(axes))
+    in_parts(part, len(images), 8.0 * g.size * prod(kernel))
     if not result.flags.c_contiguous:
         np.copyto(result, flat.reshape(x.shape))
     return result
@@ -248,7 +259,7 @@ def avg_pool(
 ) -> Array:
     """The mean of each window."""
     axes = _axes(x.shape[2:], kernel, stride, padding, (1,) * len(kernel), ceil_mode)
-    share = np.asarray(_shares(axes, count_include_pad), _working(x.dtype))
+    share = np.asarray(_shares(axes, count_include_pad), working(x.dtype))
 
     def finish(block: Array) -> None:
         np.multiply(block, share, out=block)
@@ -284,22 +295,22 @@ def avg_pool_gradient(
     axes = _axes(sizes, kernel, stride, padding, (1,) * len(kernel), ceil_mode)
     shape = (*g.shape[:2], *sizes)
     result = np.empty(shape, g.dtype) if out is None else out
-    working = _working(g.dtype)
-    share = np.asarray(_shares(axes, count_include_pad), working)
+    kind = working(g.dtype)
+    share = np.asarray(_shares(axes, count_include_pad), kind)
     incoming = g.reshape(-1, *g.shape[2:])
-    direct = result.dtype == working and result.flags.c_contiguous
+    direct = result.dtype == kind and result.flags.c_contiguous
     flat = result.reshape(-1, *sizes) if result.flags.c_contiguous else np.empty((len(incoming), *sizes), g.dtype)
     at_once = max(BLOCK // max(prod(sizes), 1), 1)
 
     def part(first: int, last: int) -> None:
         for low in range(first, last, at_once):
             high = min(low + at_once, last)
-            current = scratch("pooling shares", (high - low, *incoming.shape[1:]), working)
+            current = scratch("pooling shares", (high - low, *incoming.shape[1:]), kind)
             np.multiply(incoming[low:high], share, out=current)
             for number, axis in enumerate(axes, 1):
                 grown = (*current.shape[:number], axis.size, *current.shape[number + 1 :])
                 is_last = number == len(axes)
-                target = flat[low:high] if direct and is_last else scratch(f"pooling {number % 2}", grown, working)
+                target = flat[low:high] if direct and is_last else scratch(f"pooling {number % 2}", grown, kind)
                 _spread(current, number, axis, target)
                 current = target
             if not direct:
