@@ -61,8 +61,11 @@ def to_tensors(batch: Any, device: Any = None) -> Any:
 
 
 def as_tensor(array: Any, device: Any = None) -> hal.Tensor:
-    """The array as a tensor of its own dtype, on `device` or the default device; shared where a device can."""
-    return hal.asarray(np.asarray(array), device=device)
+    """The array as a tensor of its own dtype, on `device` or the default device; memory is shared where that can be."""
+    if device is None:
+        return hal.from_numpy(np.asarray(array))
+    with hal.device(device):
+        return hal.from_numpy(np.asarray(array))
 
 
 def move_tensors(batch: Any, device: Any) -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import hal
 from hal.errors import ShapeError
 from nn.data.collate import as_tensor
-from nn.data.sampler import check_seed, draw_seed, permutation
+from nn.data.sampler import permutation, seed_of
 
 T_co = TypeVar("T_co", covariant=True)
 Indices = NDArray[np.int64]
@@ -128,8 +128,7 @@ def random_split(
         ValueError: if the lengths do not sum to the length of the dataset, or the fractions to 1.
     """
     sizes = _sizes(len(dataset), lengths)
-    seed = check_seed(generator, "random_split") if isinstance(generator, int | np.integer) else draw_seed(generator)
-    order = permutation(len(dataset), seed, _SPLIT)
+    order = permutation(len(dataset), seed_of(generator, "random_split"), _SPLIT)
     ends = np.cumsum(sizes)
     return [Subset(dataset, order[end - size : end].tolist()) for size, end in zip(sizes, ends, strict=True)]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import hal
+from hal.device import chosen
 from hal.errors import StateError
 from nn.data.collate import move_tensors, stack, to_tensors
 from nn.data.dataset import read_batch
@@ -166,7 +169,7 @@ class _Pass(Iterator[Any]):
     def __init__(self, loader: DataLoader) -> None:
         self._loader = loader
         self._batches = OrderedMap(
-            loader.read,
+            partial(_read, loader, chosen()),
             loader.batch_sampler,
             threads=loader.num_workers,
             ahead=loader.num_workers * loader.prefetch_factor,
@@ -174,14 +177,24 @@ class _Pass(Iterator[Any]):
         )
 
     def __next__(self) -> Any:
-        batch = next(self._batches)
-        if self._loader.collate_fn is None:
-            return to_tensors(batch, self._loader.device)
-        return batch if self._loader.device is None else move_tensors(batch, self._loader.device)
+        batch, device = next(self._batches), self._loader.device
+        try:
+            if self._loader.collate_fn is None:
+                return to_tensors(batch, device)
+            return batch if device is None else move_tensors(batch, device)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the pass and its threads now; dropping the iterator does the same."""
         self._batches.close()
+
+
+def _read(loader: DataLoader, device: hal.Device | None, indices: Sequence[int]) -> Any:
+    """One batch, read under the `with device:` that the loop is in, which holds for one thread only."""
+    with contextlib.nullcontext() if device is None else device:
+        return loader.read(indices)
 
 
 def _short(indices: Sequence[int]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import queue
 import threading
 import time
@@ -28,12 +27,9 @@ class Crew:
     def __init__(self, threads: int, name: str) -> None:
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._closed = threading.Event()
-        self._threads = []
-        for number in range(threads):
-            # Each thread sees the settings that hold where the loop is (default device, gradient mode).
-            context = contextvars.copy_context()
-            thread = threading.Thread(target=context.run, args=(self._work,), name=f"{name} {number}", daemon=True)
-            self._threads.append(thread)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name} {number}", daemon=True) for number in range(threads)
+        ]
         for thread in self._threads:
             thread.start()
 

@@ -72,7 +72,7 @@ class RandomSampler(Sampler[int]):
         self.generator = generator
         self.epoch = 0
         self._num_samples = num_samples
-        self._seed = check_seed(generator, "RandomSampler") if isinstance(generator, int | np.integer) else None
+        self._seed = seed_of(generator, "RandomSampler") if isinstance(generator, int | np.integer) else None
 
     @property
     def num_samples(self) -> int:
@@ -83,7 +83,7 @@ class RandomSampler(Sampler[int]):
     def seed(self) -> int:
         """What every order of this sampler follows from; drawn at the first question if none was given."""
         if self._seed is None:
-            self._seed = draw_seed(self.generator)
+            self._seed = seed_of(self.generator, "RandomSampler")
         return self._seed
 
     def set_epoch(self, epoch: int) -> None:
@@ -122,7 +122,7 @@ class RandomSampler(Sampler[int]):
         """
         if set(state) != {"seed", "epoch"}:
             raise StateError(f"RandomSampler needs a state with 'seed' and 'epoch', got {sorted(state)}")
-        seed, epoch = check_seed(state["seed"], "RandomSampler"), int(state["epoch"])
+        seed, epoch = seed_of(state["seed"], "RandomSampler"), int(state["epoch"])
         self._seed, self.epoch = seed, epoch
 
 
@@ -180,13 +180,17 @@ def _philox(seed: int, stream: int) -> np.random.Philox:
     return np.random.Philox(key=np.array([seed % _WORD, stream % _WORD], np.uint64))
 
 
-def check_seed(seed: int | np.integer[Any], who: str) -> int:
-    """The seed, or a ValueError that names `who` asked for it."""
-    if not 0 <= int(seed) < _WORD:
-        raise ValueError(f"{who} needs a seed from 0 to 2**64 - 1, got {seed}")
-    return int(seed)
+def seed_of(generator: int | np.integer[Any] | hal.Generator | None, who: str) -> int:
+    """A seed as it is, or one drawn from this generator or hal's global one, which is thereby advanced.
 
-
-def draw_seed(generator: hal.Generator | None) -> int:
-    """A seed from hal's global generator, or from this one, which is thereby advanced."""
-    return int(hal.randint(0, 2**31 - 1, (1,), generator=generator).item())
+    Raises:
+        ValueError: for a seed outside 64 bits, naming `who` was given it.
+    """
+    if isinstance(generator, int | np.integer):
+        if not 0 <= int(generator) < _WORD:
+            raise ValueError(f"{who} needs a seed from 0 to 2**64 - 1, got {generator}")
+        return int(generator)
+    # The state is used as a key, on the host: shuffling asks nothing of the default device.
+    words = (generator or hal.default_generator).advance(1)
+    bits = _philox(words[0] | words[1] << 32, words[2] | words[3] << 32).random_raw()
+    return int(bits) >> 1  # a signed 64-bit integer, which any file format can keep

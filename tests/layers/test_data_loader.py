@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import hal
-from hal.errors import StateError
+from hal.errors import DTypeError, StateError
+from hal.testing.fake import Fake
 from nn.data import BatchSampler, DataLoader, Dataset, Digits, RandomSampler, Subset, TensorDataset
 from nn.data.prefetch import OrderedMap
 
@@ -40,13 +41,19 @@ class Slow(Dataset[int]):
         return index * 10
 
 
+before: set[threading.Thread] = set()  # a test that failed keeps its loop, and so its threads: only it should fail
+
+
 def workers() -> list[str]:
-    """The threads of loaders that are alive."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("DataLoader")]
+    """The threads of this test's loaders that are alive."""
+    alive = [thread for thread in threading.enumerate() if thread not in before]
+    return [thread.name for thread in alive if thread.name.startswith("DataLoader")]
 
 
 @pytest.fixture(autouse=True)
 def no_thread_left() -> Iterator[None]:
+    before.clear()
+    before.update(threading.enumerate())
     yield
     assert not workers()
 
@@ -151,16 +158,52 @@ def test_a_batch_shares_no_memory_with_the_dataset() -> None:
 # --- devices ----------------------------------------------------------------------------------------------------------
 
 
-def test_batches_are_put_on_the_device() -> None:
-    cpu = hal.device("cpu")
-    dataset = TensorDataset(np.zeros((4, 2), np.float32), hal.tensor([1, 2, 3, 4]))
-    for loader in (
-        DataLoader(dataset, 2, device="cpu"),
-        DataLoader(dataset, 2, device=cpu, num_workers=1),
-        DataLoader(dataset, 2, device="cpu", collate_fn=lambda items: [items[0][0], items[1][1]]),
-        DataLoader(dataset, 2),
-    ):
-        assert all(part.device == cpu for batch in loader for part in batch)
+@pytest.fixture
+def far() -> Iterator[hal.Device]:
+    """A device that is not the default one."""
+    with Fake("far").registered():
+        yield hal.device("far")
+
+
+def on(device: hal.Device, dataset: Any, /, **settings: Any) -> list[bool]:
+    """Whether each tensor of each batch is on the device."""
+    return [part.device is device for batch in DataLoader(dataset, 2, **settings) for part in batch]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_put_on_the_device(far: hal.Device, num_workers: int) -> None:
+    arrays, tensors = TensorDataset(np.zeros((4, 2), np.float32)), TensorDataset(hal.tensor([1, 2, 3, 4]))
+    digits = Subset(Digits(transform=lambda image: image + 1), range(4))
+    for dataset in (arrays, tensors, digits):
+        assert all(on(far, dataset, device="far", num_workers=num_workers))
+        assert all(on(far, dataset, device=far, num_workers=num_workers, collate_fn=lambda items: items[0][:1]))
+        assert not any(on(far, dataset, num_workers=num_workers))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_without_a_device_arrays_go_to_the_default_one_and_tensors_stay(far: hal.Device, num_workers: int) -> None:
+    class Made(Dataset[Any]):
+        """Items that are made where the loop would make them."""
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> tuple[Any, int]:
+            return hal.tensor([1.0, 2.0]), index
+
+    here = TensorDataset(hal.tensor([1, 2, 3, 4]))
+    there = TensorDataset(hal.tensor([1, 2, 3, 4], device="far"))
+    assert all(on(far, there, num_workers=num_workers))
+    with far:
+        assert all(on(far, TensorDataset(np.zeros((4, 2), np.float32)), num_workers=num_workers))
+        assert all(on(far, Made(), num_workers=num_workers))
+        assert not any(on(far, here, num_workers=num_workers))
+
+
+def test_a_batch_of_rows_on_a_device_is_right(far: hal.Device) -> None:
+    dataset = TensorDataset(hal.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], device=far))
+    batches = [batch[0].tolist() for batch in DataLoader(dataset, 2, sampler=[2, 0, -1])]
+    assert batches == [[[5.0, 6.0], [1.0, 2.0]], [[5.0, 6.0]]]
 
 
 # --- continuing a run -------------------------------------------------------------------------------------------------
@@ -281,6 +324,15 @@ def test_an_error_in_collate_names_the_batch(num_workers: int) -> None:
     with pytest.raises(ValueError, match=r"got \(2,\) in item 0 and \(3,\) in item 1 of the batch") as caught:
         list(DataLoader(ragged, 2, num_workers=num_workers))
     assert caught.value.__notes__ == ["DataLoader was making a batch of the items [2, 3] of list"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_cannot_become_a_tensor_ends_the_pass(num_workers: int) -> None:
+    batches = iter(DataLoader([np.array("a"), np.array("b"), np.array("c")], num_workers=num_workers))
+    with pytest.raises(DTypeError, match="<U1"):
+        next(batches)
+    assert not workers()
+    assert list(batches) == []
 
 
 def test_an_error_of_a_whole_batch_is_told_with_its_items() -> None:
