@@ -280,7 +280,7 @@ def elementwise(
 
     return Op(
         name, infer, quiet(function),
-        _elementwise_samples(sampled or kinds, domains, wholes, special, variants, extra),  # type: ignore[arg-type]
+        _elementwise_samples(sampled or kinds, domains, wholes, special, variants, extra),
         _with_unbroadcast(gradient) if gradient is not None else None,
         in_float32(decompose) if wide and decompose is not None else decompose, cost, "elementwise",
         promote=promote, no_gradient=no_gradient, host_only=host_only, tolerance=tolerance or opencl(name), doc=doc,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hal import ops
-from hal.op import Rng, Sample
+from hal.op import Array, Rng, Sample
 from hal.ops.common import FLOATS, INEXACT, NUMBERS, elementwise, floating, numeric
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _hypot(a: Tensor, b: Tensor) -> Tensor:
     return ops.where(ops.logical_or(ops.equal(a, inf), ops.equal(b, inf)), inf, size)
 
 
-def _numpy_rsqrt(x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _numpy_rsqrt(x: Array) -> Array:
     return 1 / np.sqrt(x)
 
 
