@@ -65,7 +65,7 @@ def take(x: Array, indices: Array, *, axis: int) -> Array:
 def index_add(x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
     """`x` with `updates` added at `indices` along one axis."""
     out = x.copy()
-    np.add.at(np.moveaxis(out, axis, 0), indices, np.moveaxis(updates, axis, 0))
+    np.add.at(out, (*(slice(None),) * (axis % x.ndim), indices), updates)  # the indices may have several axes
     return out
 
 
