@@ -233,7 +233,7 @@ def _samples_of_gradient(rng: Rng) -> Iterator[Sample]:
     for sample in _ordinary_samples(rng):
         wide = (x if x.dtype == bool else x.astype(np.float64) for x in sample.inputs)
         out = _reference(*wide, **sample.settings).astype(np.float32)
-        yield Sample((uniform(rng, out.shape), out, *sample.inputs), sample.settings, smooth=False)
+        yield Sample((uniform(rng, out.shape), out, *sample.inputs), sample.settings, sample.smooth)
 
 
 def _cost(q: Spec, k: Spec, v: Spec, mask: Spec | None = None, *, out: Specs, **settings: Any) -> Cost:

@@ -129,6 +129,14 @@ def _infer_bits(state: Spec, *, shape: Shape) -> Spec:
     return Spec(shape, dtypes.uint32)
 
 
+def _reference_bits(state: Array, *, shape: Shape) -> Array:
+    return reference_stream(state, prod(shape)).reshape(shape)
+
+
+def _decompose_bits(state: Tensor, *, shape: Shape) -> Tensor:
+    return ops.reshape(stream(state, prod(shape)), shape=shape)
+
+
 def cost_of_bits(state: Spec, *, out: Specs, **settings: Any) -> Cost:
     """The cost of about one word for each element."""
     assert isinstance(out, Spec)
@@ -151,9 +159,8 @@ def _sample_bits(rng: Rng) -> Iterator[Sample]:
 
 
 random_bits = Op(
-    "random_bits", _infer_bits, lambda state, *, shape: reference_stream(state, prod(shape)).reshape(shape),
-    _sample_bits, None, lambda state, *, shape: ops.reshape(stream(state, prod(shape)), shape=shape), cost_of_bits,
-    "random", no_gradient=NO_GRADIENT, doc="""Random uint32 words of a shape, by Threefry-2x32 with 20 rounds.
+    "random_bits", _infer_bits, _reference_bits, _sample_bits, None, _decompose_bits, cost_of_bits, "random",
+    no_gradient=NO_GRADIENT, doc="""Random uint32 words of a shape, by Threefry-2x32 with 20 rounds.
 
     Counter i from `state` (uint32[4]: key0, key1, counter0, counter1) gives the words 2i and 2i + 1 of the flattened
     result: n words consume (n + 1) // 2 counters. After a call of n elements advance the counter by `counters(n)`.
