@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tarfile
 from pathlib import Path
 from typing import ClassVar
 
@@ -113,6 +111,9 @@ def read_records(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _unpack(archive: Path, folder: Path) -> None:
     """Write the record files of the official archive that are not in the folder, and nothing else of it."""
+    import shutil
+    import tarfile
+
     with archive.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if digest != ARCHIVE_MD5:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import sys
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,6 +36,8 @@ def fetch(data_set: str, name: str, folder: Path, accept: Callable[[Path], None]
     Raises:
         DataError: with what went wrong on each mirror.
     """
+    from http.client import HTTPException
+
     reasons = []
     for mirror in MIRRORS[data_set]:
         path = temporary(folder / name)
@@ -46,7 +45,7 @@ def fetch(data_set: str, name: str, folder: Path, accept: Callable[[Path], None]
             _download(mirror + name, path, f"{data_set}: {name}")
             accept(path)
             return
-        except (OSError, http.client.HTTPException, DataError) as error:
+        except (OSError, HTTPException, DataError) as error:
             reasons.append(f"{mirror}: {_reason(error)}")
         finally:
             path.unlink(missing_ok=True)
@@ -66,6 +65,9 @@ def temporary(path: Path) -> Path:
 
 
 def _download(url: str, path: Path, title: str) -> None:
+    # Only a download needs these, and they take longer to import than all else here.
+    import urllib.request
+
     from rich.console import Console
     from rich.progress import Progress
 
@@ -89,6 +91,8 @@ def _download(url: str, path: Path, title: str) -> None:
 
 def _reason(error: Exception) -> str:
     """What went wrong, in one phrase."""
-    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+    from urllib.error import HTTPError, URLError
+
+    if isinstance(error, URLError) and not isinstance(error, HTTPError):
         return str(error.reason)
     return str(error) or type(error).__name__

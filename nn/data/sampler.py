@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -149,13 +150,9 @@ class BatchSampler(Sampler[list[int]]):
         return self._batches(iter(self.sampler))
 
     def _batches(self, indices: Iterator[int]) -> Iterator[list[int]]:
-        batch: list[int] = []
-        for index in indices:
-            batch.append(index)
-            if len(batch) == self.batch_size:
-                yield batch
-                batch = []
-        if batch and not self.drop_last:
+        while batch := list(islice(indices, self.batch_size)):
+            if self.drop_last and len(batch) < self.batch_size:
+                return
             yield batch
 
     def __len__(self) -> int:
