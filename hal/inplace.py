@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hal import ops
 from hal.autodiff import mode, no_grad
 from hal.errors import DTypeError, GradientError, ShapeError
-from hal.tensor import CONSTANT, Tensor
+from hal.tensor import Tensor
 from hal.views import VIEWS
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ def check_target(who: str, target: Tensor) -> None:
             f"{who} would change in place a leaf tensor that requires a gradient; "
             "do it under hal.no_grad(), or on its .data"
         )
-    if target.origin is CONSTANT and target.parent is None:
-        raise GradientError(f"{who} would change a constant in place; clone() it first")
     view: Tensor | None = target
     while view is not None and view.parent is not None:
         if VIEWS[view.made_by[0].name] is None and view.spec.size != view.parent.spec.size:
