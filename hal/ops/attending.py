@@ -231,6 +231,8 @@ def _samples(rng: Rng) -> Iterator[Sample]:
 
 def _samples_of_gradient(rng: Rng) -> Iterator[Sample]:
     for sample in _ordinary_samples(rng):
+        if sample.inputs[1].shape[-2] == 1:
+            continue  # with one key the gradient is 0, and what comes out is roundings of that
         wide = (x if x.dtype == bool else x.astype(np.float64) for x in sample.inputs)
         out = _reference(*wide, **sample.settings).astype(np.float32)
         yield Sample((uniform(rng, out.shape), out, *sample.inputs), sample.settings, sample.smooth)

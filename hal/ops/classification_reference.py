@@ -181,12 +181,13 @@ def samples_of_cross_entropy(rng: Rng) -> Iterator[Sample]:
             weight = uniform(rng, (5,), 0.5, 2.0)
             settings = {"reduction": reduction, "label_smoothing": 0.1}
             target = _indices(rng, without_classes(shape), 5)
+            smooth = target.size > 0  # the mean of nothing is NaN, whatever the weights
             yield Sample((uniform(rng, shape), target), settings)
-            yield Sample((uniform(rng, shape), np.where(target == 3, IGNORE, target), weight), settings)
+            yield Sample((uniform(rng, shape), np.where(target == 3, IGNORE, target), weight), settings, smooth)
             likely = rng.dirichlet(np.ones(5), without_classes(shape)).astype(np.float32)
             likely = np.moveaxis(likely, -1, class_axis(len(shape)))
             yield Sample((uniform(rng, shape), likely), {"reduction": reduction})
-            yield Sample((uniform(rng, shape), likely, weight), settings)
+            yield Sample((uniform(rng, shape), likely, weight), settings, smooth)
 
 
 def with_gradient(samples: Callable[[Rng], Iterator[Sample]]) -> Callable[[Rng], Iterator[Sample]]:
