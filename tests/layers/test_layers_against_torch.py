@@ -10,7 +10,7 @@ import pytest
 import hal
 import nn
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")  # torch on its own copies
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
 
 IMAGE, SIGNAL, VOLUME = (2, 4, 9, 8), (2, 4, 11), (2, 4, 5, 6, 7)
 
