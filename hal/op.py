@@ -122,6 +122,8 @@ class Op:
         host_only: why there is no decomposition though the op is not a primitive.
         terms: number of terms in each sum of the result, for tolerances in the unit `terms`.
         tolerance: how far a kernel may be from the reference.
+        magnitude: for tolerances in the unit `norm`: `magnitude(*inputs, **settings)`, the size of the values on the
+            way whose rounding the result inherits, where they may be much larger than the result (a cancellation).
         doc: one sentence for tables and help, then the rest.
     """
 
@@ -138,6 +140,7 @@ class Op:
     host_only: str = ""
     terms: Callable[..., int] | None = None
     tolerance: Tolerance = EXACT
+    magnitude: Callable[..., float] | None = None
     doc: str = ""
 
     def __call__(self, *args: Any, **settings: Any) -> Any:

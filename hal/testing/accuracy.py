@@ -43,10 +43,11 @@ class Verdict:
 
 def cast_inputs(sample: Sample, dtype: DType) -> tuple[Array, ...]:
     """The sample's inputs with floating ones in `dtype`, strides kept as far as NumPy keeps them."""
+    inputs = tuple(np.asarray(x) for x in sample.inputs)
     if sample.exact:
-        return sample.inputs
+        return inputs
     with np.errstate(over="ignore"):
-        return tuple(x.astype(dtype.numpy) if dtypes.of(x.dtype).is_floating else x for x in sample.inputs)
+        return tuple(x.astype(dtype.numpy) if dtypes.of(x.dtype).is_floating else x for x in inputs)
 
 
 def expected(op: Op, inputs: tuple[Array, ...], settings: Mapping[str, Any]) -> tuple[Array, ...]:
@@ -77,7 +78,7 @@ def ulp(values: Array, dtype: DType) -> Array:
     info = ml_dtypes.finfo(dtype.numpy)
     with np.errstate(all="ignore"):
         exponent = np.floor(np.log2(np.maximum(np.abs(values), float(info.tiny))))
-    return np.asarray(np.exp2(exponent) * float(info.eps))
+        return np.asarray(np.exp2(exponent) * float(info.eps))
 
 
 def judge(
@@ -108,7 +109,8 @@ def _judge_one(
 
 
 def _allowed(op: Op, dtype: DType) -> float:
-    return float(getattr(op.tolerance, dtype.name))
+    name = {"complex64": "float32", "complex128": "float64"}.get(dtype.name, dtype.name)
+    return float(getattr(op.tolerance, name))
 
 
 def _judge_real(
@@ -134,6 +136,8 @@ def _judge_real(
     excess = np.maximum(error - 0.5 * last_place, 0)  # rounding the result once is always allowed
     if unit == "norm":
         largest = float(np.abs(want[finite]).max(initial=0.0))
+        if op.magnitude is not None:
+            largest = max(largest, float(op.magnitude(*(widened(x) for x in inputs), **settings)))
         return _worst(excess / (u * max(largest, float(np.finfo(np.float32).tiny))), allowed, unit, got, want)
     assert op.terms is not None, f"{op.name} has a tolerance in terms and does not say how many there are"
     terms = max(1, op.terms(*specs_of(op, inputs, settings), **settings))

@@ -1,0 +1,1 @@
+"""Training runs behind `hal train`: the tasks, the loop, checkpoints that survive a crash, and the curve."""
