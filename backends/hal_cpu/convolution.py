@@ -208,3 +208,72 @@ def conv2d_weight_gradient(
         first += other
     np.copyto(result, first.reshape(weight_shape))
     return _delivered(result, asked, out)
+
+
+# One spatial axis: images of height 1, which are views.
+
+
+def _lift(x: Array) -> Array:
+    return x[:, :, None]
+
+
+def _lower(image: Array, out: Array | None) -> Array:
+    return image[:, :, 0] if out is None else out
+
+
+@kernels.register(ops.conv1d, out=True)
+def conv1d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: tuple[int],
+    padding: tuple[int],
+    dilation: tuple[int],
+    groups: int,
+    out: Array | None = None,
+) -> Array:
+    """The convolution of sequences (N, C, L)."""
+    target = None if out is None else _lift(out)
+    settings = {"stride": (1, *stride), "padding": (0, *padding), "dilation": (1, *dilation)}
+    return _lower(conv2d(_lift(x), _lift(weight), bias, groups=groups, out=target, **settings), out)
+
+
+@kernels.register(ops.conv_transpose1d, out=True)
+def conv_transpose1d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: tuple[int],
+    padding: tuple[int],
+    output_padding: tuple[int],
+    dilation: tuple[int],
+    groups: int,
+    out: Array | None = None,
+) -> Array:
+    """The transposed convolution of sequences (N, C, L)."""
+    target = None if out is None else _lift(out)
+    settings = {"stride": (1, *stride), "padding": (0, *padding), "dilation": (1, *dilation)}
+    settings["output_padding"] = (0, *output_padding)
+    return _lower(conv_transpose2d(_lift(x), _lift(weight), bias, groups=groups, out=target, **settings), out)
+
+
+@kernels.register(ops.conv1d_weight_gradient, out=True)
+def conv1d_weight_gradient(
+    x: Array,
+    g: Array,
+    *,
+    weight_shape: tuple[int, ...],
+    stride: tuple[int],
+    padding: tuple[int],
+    dilation: tuple[int],
+    groups: int,
+    out: Array | None = None,
+) -> Array:
+    """The gradient of conv1d by its weights."""
+    target = None if out is None else _lift(out)
+    shape = (*weight_shape[:2], 1, *weight_shape[2:])
+    settings = {"stride": (1, *stride), "padding": (0, *padding), "dilation": (1, *dilation)}
+    result = conv2d_weight_gradient(_lift(x), _lift(g), weight_shape=shape, groups=groups, out=target, **settings)
+    return _lower(result, out)
