@@ -15,6 +15,7 @@ from hal.abstract import StaleBackend
 from hal.device import Device
 from hal.errors import GradientError
 from hal.op import Op
+from hal.views import is_stretched
 
 if TYPE_CHECKING:
     from hal.tensor import Tensor
@@ -47,7 +48,9 @@ class set_grad_enabled:  # noqa: N801  # used like a function, as in torch
     def __enter__(self) -> None:
         mode.enabled = self.enabled
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         mode.enabled = self.before
 
 
@@ -76,7 +79,9 @@ class _Switch:
         self.before.append(mode.enabled)
         mode.enabled = self.enabled
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         mode.enabled = self.before.pop()
 
 
@@ -199,7 +204,9 @@ class Node:
         outs = result if isinstance(result, tuple) else (result,)
         pairs = [(o, g) for o, g in zip(outs, gs, strict=True) if g is not None and o.tracked]
         needed = [c for c, edge in zip(copies, self.edges, strict=True) if edge is not None]
-        found = iter(grad([o for o, _ in pairs], needed, [g for _, g in pairs], create_graph=create_graph, allow_unused=True))
+        found = iter(
+            grad([o for o, _ in pairs], needed, [g for _, g in pairs], create_graph=create_graph, allow_unused=True)
+        )
         return [None if edge is None else next(found) for edge in self.edges]
 
 
@@ -255,7 +262,8 @@ def _propagate(
         if not retain_graph:
             node.release()
     for key, g in sums.items():
-        g = g if key in fresh or create_graph else g.clone()
+        own = key in fresh and not is_stretched(g)
+        g = g if own or create_graph else g.clone()
         kept[key] = _through(getattr(key[0], "hooks", ()), g)
     return kept
 
@@ -279,7 +287,9 @@ def _check_start(roots: Sequence[Tensor], gs: Sequence[Tensor | None] | None, wh
         g = gs[i] if gs is not None else None
         if g is None:
             if root.spec.size != 1:
-                raise GradientError(f"{who} without a gradient needs a single number, got shape {root.shape}: sum() it, or pass one")
+                raise GradientError(
+                    f"{who} without a gradient needs a single number, got shape {root.shape}: sum() it, or pass one"
+                )
             g = ops.full(_one(root), shape=root.shape)
         if g.shape != root.shape:
             raise GradientError(f"{who} got a gradient of shape {g.shape} for a tensor of shape {root.shape}")
@@ -294,7 +304,9 @@ def _one(like: Tensor) -> Tensor:
     return constant(1.0, Spec((), like.dtype), like.device)
 
 
-def backward(root: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
+def backward(
+    root: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False
+) -> None:
     """Add the gradient of `root` to `.grad` of every leaf that it was computed from.
 
     Args:
@@ -343,7 +355,9 @@ def grad(
     keys: list[Key] = []
     for i, x in enumerate(xs):
         if not x.tracked:
-            raise GradientError(f"grad() input {i} does not require a gradient: set requires_grad=True before computing with it")
+            raise GradientError(
+                f"grad() input {i} does not require a gradient: set requires_grad=True before computing with it"
+            )
         keys.append((x.node, x.index) if x.node is not None else (x, 0))
     keep = create_graph if retain_graph is None else retain_graph
     with set_grad_enabled(create_graph):
@@ -352,7 +366,9 @@ def grad(
     if not allow_unused:
         for i, g in enumerate(result):
             if g is None:
-                raise GradientError(f"grad() input {i} was not used in computing the outputs; allow_unused=True gives None for it")
+                raise GradientError(
+                    f"grad() input {i} was not used in computing the outputs; allow_unused=True gives None for it"
+                )
     return result
 
 

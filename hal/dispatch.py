@@ -27,7 +27,7 @@ from hal.source import describe, user_line
 from hal.spec import Spec
 from hal.tensor import CONSTANT, Origin, Storage, Tensor
 from hal.transfer import move
-from hal.views import VIEWS, link
+from hal.views import VIEWS, is_stretched, link
 
 Settings = dict[str, Any]
 MAX_DECISIONS = 16384
@@ -52,7 +52,9 @@ class Decision:
 
     __slots__ = ("execute", "how", "kernel", "out", "reason", "records", "settings", "share", "spec", "specs", "view")
 
-    def __init__(self, op: Op, specs: tuple[Spec, ...], single: bool, settings: Settings, kernel: Kernel | None) -> None:
+    def __init__(
+        self, op: Op, specs: tuple[Spec, ...], single: bool, settings: Settings, kernel: Kernel | None
+    ) -> None:
         self.kernel: Callable[..., Any] | None = kernel.run if kernel else None
         self.out = kernel is not None and kernel.out
         self.spec = specs[0] if single else None
@@ -103,7 +105,9 @@ def run(op: Op, args: tuple[Any, ...], settings: Settings) -> Any:
     count = len(args)
     try:
         if count == 1:
-            key: tuple[Any, ...] = (op, device, args[0].spec, *settings.items()) if settings else (op, device, args[0].spec)
+            key: tuple[Any, ...] = (
+                (op, device, args[0].spec, *settings.items()) if settings else (op, device, args[0].spec)
+            )
         else:
             key = (op, device, *[x.spec for x in args], *settings.items())
         decision = _decisions.get(key)
@@ -209,7 +213,9 @@ def run_into(targets: tuple[Tensor, ...], op: Op, args: tuple[Any, ...], setting
         any(t.tracked for t in targets) or any(isinstance(x, Tensor) and x.tracked for x in args)
     )
     device = targets[0].device
-    if not recording and all(isinstance(x, Tensor) and x.device is device and x.parent is None for x in (*args, *targets)):
+    if not recording and all(
+        isinstance(x, Tensor) and x.device is device and x.parent is None for x in (*args, *targets)
+    ):
         key = (op, device, *[x.spec for x in args], *settings.items())
         decision = _decisions.get(key) or _decide(op, device, args, settings, key)
         if decision.out and decision.specs == tuple(t.spec for t in targets):
@@ -367,11 +373,11 @@ def _decomposed(decision: Decision) -> Callable[[Op, tuple[Tensor, ...]], Any]:
 def _with_own_memory(result: Any, args: tuple[Tensor, ...]) -> Any:
     """What a decomposition gave, copied where it is an input or a view of one: only a movement op may share memory.
 
-    A kernel gives a flipped array of its own; so must the slice that flip is made of.
+    A kernel gives a flipped array of its own; so must the slice that flip is made of. Nor may elements share memory.
     """
     if isinstance(result, tuple):
         return tuple(_with_own_memory(r, args) for r in result)
-    shared = any(result.storage is x.storage for x in args)
+    shared = is_stretched(result) or any(result.storage is x.storage for x in args)
     return run(ops.cast, (result,), {"dtype": result.dtype}) if shared else result
 
 
@@ -388,7 +394,9 @@ def _other_device(op: Op, device: Device, specs: tuple[Spec, ...], settings: Set
         dtypes_fit = all(s.dtype in backend.dtypes for s in specs)
         if candidates and dtypes_fit:
             kernel = backend.kernels.find(op, specs, settings)
-            if kernel is not None or (op.decompose is not None and _native_share(op, candidates[0], specs, settings) == 1.0):
+            if kernel is not None or (
+                op.decompose is not None and _native_share(op, candidates[0], specs, settings) == 1.0
+            ):
                 return candidates[0]
     return None
 
@@ -529,4 +537,15 @@ def to_device(x: Tensor, device: Device) -> Tensor:
 
 op_module.runner = run
 methods.binary = binary
-__all__ = ["Decision", "Storage", "binary", "calls_of", "constant", "explain", "forget_decisions", "run", "run_into", "to_device"]
+__all__ = [
+    "Decision",
+    "Storage",
+    "binary",
+    "calls_of",
+    "constant",
+    "explain",
+    "forget_decisions",
+    "run",
+    "run_into",
+    "to_device",
+]

@@ -43,6 +43,15 @@ VIEWS: dict[str, Callable[[Tensor, Tensor, Settings], Tensor] | None] = {
 }
 
 
+def is_stretched(x: Tensor) -> bool:
+    """Whether several elements of `x` are one in memory, so that it cannot be changed in place."""
+    while x.parent is not None:
+        if VIEWS[x.made_by[0].name] is None and x.spec.size != x.parent.spec.size:
+            return True
+        x = x.parent
+    return False
+
+
 def link(out: Tensor, parent: Tensor, op: Op, settings: Settings) -> None:
     """Make `out`, the result of the movement op on `parent`, a view of it (unless the device had to copy)."""
     backend = parent.device.backend
