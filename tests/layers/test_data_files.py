@@ -165,6 +165,11 @@ BAD_MNIST: list[tuple[str, Callable[[Path], Any], str]] = [
         lambda f: swap(f / LABELS, gzip.compress(idx(np.arange(7)))[:-9]),
         "whole gzip file, got a truncated",
     ),
+    (
+        "garbled gz",
+        lambda f: swap(f / LABELS, b"\x1f\x8b\x08" + b"\0" * 6 + b"\xff" * 30),
+        "got a truncated or damaged one",
+    ),
     ("damaged gz", lambda f: swap(f / LABELS, gzip.compress(idx(np.arange(7)))[:-8] + b"\0" * 8), "CRC check failed"),
     (
         "side",

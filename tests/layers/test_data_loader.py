@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -430,6 +431,14 @@ def test_reading_goes_on_while_the_loop_works() -> None:
     dataset = Slow(8)
     for number, _ in enumerate(DataLoader(dataset, num_workers=2)):
         wait_until(lambda number=number: number + 1 in dataset.readers or number == 7)
+
+
+def test_an_idle_thread_does_not_keep_the_last_batch_alive() -> None:
+    results = OrderedMap(lambda number: np.full(3, number), range(2), threads=1, ahead=1, name="DataLoader test")
+    last = weakref.ref([next(results), next(results)][1])
+    wait_until(lambda: last() is None)
+    assert workers()
+    assert list(results) == []
 
 
 def test_a_thread_that_collects_the_pass_does_not_wait_for_itself() -> None:

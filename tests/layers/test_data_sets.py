@@ -193,6 +193,8 @@ def test_manual_seed_decides_the_order_without_a_generator() -> None:
     first = orders()
     assert first == orders()
     assert first[0] != first[1]
+    hal.manual_seed(11)
+    assert RandomSampler(range(30)).state_dict() == {"seed": 1171529959058969227, "epoch": 0}
 
 
 @pytest.mark.parametrize(
