@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from math import pi, prod
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def _halves(flat: Array, start: int, n: int) -> tuple[Array, Array]:
 
 @kernels.register(ops.random_bits, out=True)
 def random_bits(state: Array, *, shape: Shape, out: Array | None = None) -> Array:
-    words = np.empty(prod(shape), np.uint32)
+    words = _line(prod(shape), np.dtype(np.uint32), out)
     for start, x0, x1 in pairs(state, (words.size + 1) // 2):
         first, second = _halves(words, start, x0.size)
         first[:] = x0
@@ -73,10 +74,17 @@ def random_bits(state: Array, *, shape: Shape, out: Array | None = None) -> Arra
     return _finished(words, shape, out)
 
 
-def _finished(flat: Array, shape: Shape, out: Array | None) -> Array:
+def _line(size: int, dtype: np.dtype[Any], out: Array | None) -> Array:
+    """Where to write a result of `size` elements: `out` as a line if that is possible, else new memory."""
+    return out.reshape(-1) if out is not None and out.flags.c_contiguous else np.empty(size, dtype)
+
+
+def _finished(line: Array, shape: Shape, out: Array | None) -> Array:
+    """A line from `_line` in its shape, in `out` if there is one."""
     if out is None:
-        return flat.reshape(shape)
-    np.copyto(out, flat.reshape(shape))
+        return line.reshape(shape)
+    if not out.flags.c_contiguous:
+        np.copyto(out, line.reshape(shape))
     return out
 
 
@@ -88,7 +96,7 @@ def _in_float32(words: Array, bits: int, out: Array) -> None:
 
 @kernels.register(ops.uniform, out=True)
 def uniform(state: Array, *, shape: Shape, dtype: DType, low: float, high: float, out: Array | None = None) -> Array:
-    flat = np.empty(prod(shape), dtype.numpy)
+    flat = _line(prod(shape), dtype.numpy, out)
     bits = UNIFORM_BITS[dtype.name]
     wide = np.float64 if bits == 53 else np.float32
     whole = (low, high) == (0.0, 1.0)
@@ -130,7 +138,7 @@ def _in_float64(x0: Array, x1: Array, out: Array) -> None:
 
 @kernels.register(ops.normal, out=True)
 def normal(state: Array, *, shape: Shape, dtype: DType, mean: float, std: float, out: Array | None = None) -> Array:
-    flat = np.empty(prod(shape), dtype.numpy)
+    flat = _line(prod(shape), dtype.numpy, out)
     count = (flat.size + 1) // 2
     wave = np.empty(min(count, BLOCK), np.float64 if dtype.name == "float64" else np.float32)
     for start, radius, angle in (_polar64 if dtype.name == "float64" else _polar32)(state, count):
@@ -174,7 +182,7 @@ def _polar64(state: Array, count: int) -> Pairs:
 
 @kernels.register(ops.randint, out=True)
 def randint(state: Array, *, shape: Shape, low: int, high: int, dtype: DType, out: Array | None = None) -> Array:
-    flat = np.empty(prod(shape), dtype.numpy)
+    flat = _line(prod(shape), dtype.numpy, out)
     count = high - low
     offset = np.uint64(low % (1 << 64))
     if count > WORD:
@@ -228,7 +236,7 @@ def _on_words(state: Array, size: int, use: Callable[[slice, Array], None]) -> N
 
 @kernels.register(ops.bernoulli, out=True)
 def bernoulli(p: Array, state: Array, *, out: Array | None = None) -> Array:
-    flat = np.empty(p.size, p.dtype)
+    flat = _line(p.size, p.dtype, out)
     wide = p.dtype if p.dtype.itemsize > 2 else np.dtype(np.float32)
     chances = np.ascontiguousarray(p, wide).reshape(-1)
     fractions = np.empty(min(p.size + 1, 2 * BLOCK), np.float32)
@@ -247,8 +255,10 @@ def bernoulli(p: Array, state: Array, *, out: Array | None = None) -> Array:
 def dropout(x: Array, state: Array, *, p: float, out: Array | None = None) -> Array:
     limit = threshold(p)
     if limit == WORD or x.size == 0:
-        return _finished(np.zeros(x.size, x.dtype), x.shape, out)
-    flat = np.empty(x.size, x.dtype)
+        flat = _line(x.size, x.dtype, out)
+        flat[:] = 0
+        return _finished(flat, x.shape, out)
+    flat = _line(x.size, x.dtype, out)
     given = np.ascontiguousarray(x).reshape(-1)
     wide = x.dtype if x.dtype.itemsize > 2 else np.dtype(np.float32)
     bits = np.dtype(f"u{x.dtype.itemsize}")
