@@ -58,9 +58,12 @@ def threads() -> int:
 
 
 @contextmanager
-def _one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> Iterator[None]:
+    """Keep BLAS to the calling thread inside the block."""
     global _users, _before
-    assert _blas is not None
+    if _blas is None:
+        yield
+        return
     with _lock:
         if _users == 0:
             _before = _blas[0]()
@@ -132,7 +135,7 @@ def in_parts(function: Callable[[int, int], Any], count: int, work: float) -> li
     answers: SimpleQueue[tuple[int, Any, Any]] = SimpleQueue()
     results: list[Any] = [None] * wanted
     failed: BaseException | None = None
-    with _one_blas_thread():
+    with one_blas_thread():
         for number in range(
             1, wanted
         ):  # each with this thread's context, where NumPy keeps what to do about infinities
