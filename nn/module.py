@@ -305,7 +305,7 @@ class Module(Traversal):
         """
         out = OrderedDict() if destination is None else destination
         for key, entry in state.entries(self, prefix):
-            out[key] = entry.tensor if keep_vars else entry.tensor.detach()
+            out[key] = entry.tensor if keep_vars or is_lazy(entry.tensor) else entry.tensor.detach()
         return out
 
     def load_state_dict(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import hal
 from hal.creation import DeviceLike
@@ -13,6 +13,10 @@ from hal.source import user_line
 from hal.spec import Shape, Spec
 from hal.tensor import Origin, Storage, Tensor
 
+if TYPE_CHECKING:
+    _Mixin = Tensor
+else:
+    _Mixin = object  # a tensor can only take over the class of its own first base
 _SPEC: Any = Tensor.__dict__["spec"]  # the slot itself, which uninitialised tensors hide behind an error
 PARAMETER = 3  # strength of a parameter's origin: an op runs where its parameters are, rather than its activations
 
@@ -72,7 +76,7 @@ class Parameter(Tensor):
         return copied
 
 
-class _Uninitialized(Tensor):
+class _Uninitialized(_Mixin):
     """What an uninitialised parameter and buffer have in common: a device and a dtype, but no shape yet."""
 
     __slots__ = ()
@@ -136,7 +140,7 @@ class UninitializedParameter(_Uninitialized, Parameter):
         return copied
 
 
-class UninitializedBuffer(_Uninitialized):
+class UninitializedBuffer(_Uninitialized, Tensor):
     """A buffer whose shape follows from the first input of its module.
 
     Source: torch.nn.parameter.UninitializedBuffer.
