@@ -116,6 +116,11 @@ def _largest(x: Tensor) -> float:
     return finfo(x.dtype).max
 
 
+def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
+    """Zero where |x| <= lambd, else x. Source: torch.Tensor.hardshrink."""
+    return ops.hardshrink(x, lambd=lambd)
+
+
 def _in(x: Tensor, dtype: Any) -> Tensor:
     return x if dtype is None else ops.cast(x, dtype=dtypes.dtype(dtype))
 

@@ -96,6 +96,7 @@ class Elementwise:
     clamp_min, clamp_max, round = elementwise.clamp_min, elementwise.clamp_max, elementwise.round
     lerp, addcmul, addcdiv = elementwise.lerp, elementwise.addcmul, elementwise.addcdiv
     frac, logit, nan_to_num = elementwise.frac, elementwise.logit, elementwise.nan_to_num
+    hardshrink = elementwise.hardshrink
     softmax, log_softmax = elementwise.softmax, elementwise.log_softmax
     where, masked_fill = selecting.choose, selecting.masked_fill
     isclose, allclose, equal = comparing.isclose, comparing.allclose, comparing.same
