@@ -26,11 +26,11 @@ def scaling(scale: float | None, features: int) -> float:
     return scale if scale is not None else max(1, features) ** -0.5
 
 
-def _promote(*given: DType) -> tuple[DType, ...]:
-    """Everything in one floating type, but for a mask of bool at the end."""
-    masked = given[-1].kind == "bool"
-    wide = floating(*given[:-1] if masked else given)
-    return (*wide, given[-1]) if masked else wide
+def _promote(q: DType, k: DType, v: DType, *mask: DType) -> tuple[DType, ...]:
+    """Everything in one floating type, but for a mask that is not floating."""
+    floats = tuple(m for m in mask if m.is_floating)
+    wide = floating(q, k, v, *floats)
+    return (*wide[:3], *(wide[:1] if floats else mask))
 
 
 def _check(who: str, q: Spec, k: Spec, v: Spec, mask: Spec | None) -> Spec:
@@ -47,7 +47,8 @@ def _check(who: str, q: Spec, k: Spec, v: Spec, mask: Spec | None) -> Spec:
     if mask is not None:
         if mask.dtype.kind not in ("bool", "float"):
             raise DTypeError(f"{who} needs a mask of bool (True: attend) or floats to add, got {mask.dtype.name}")
-        if broadcast_shapes(who, scores, mask.shape) != scores:
+        padded = (1,) * (len(scores) - mask.ndim) + mask.shape
+        if len(padded) > len(scores) or any(n not in (1, m) for n, m in zip(padded, scores, strict=True)):
             raise ShapeError(f"{who} needs a mask that broadcasts to the scores {scores}, got {mask.shape}")
     return Spec((*batch, q.shape[-2], v.shape[-1]), q.dtype)
 
