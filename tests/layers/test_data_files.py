@@ -81,8 +81,8 @@ def test_mnist_is_read(tmp_path: Path, compressed: bool, below: str) -> None:
     image, label = train[3]
     assert (len(train), len(test)) == (7, 3)
     assert (image.shape, image.dtype, label, type(label)) == ((1, 28, 28), hal.float32, 3, int)
-    np.testing.assert_array_equal(image.numpy()[0], pictures(7)[3] / np.float32(255))
-    np.testing.assert_array_equal(train.data.numpy(), pictures(7))
+    np.testing.assert_array_equal(image.cpu().numpy()[0], pictures(7)[3] / np.float32(255))
+    np.testing.assert_array_equal(train.data.cpu().numpy(), pictures(7))
     assert (train.targets.dtype, train.targets.tolist()) == (hal.int64, [0, 1, 2, 3, 4, 5, 6])
     assert train.class_to_idx["7"] == 7
     assert repr(test) == "MNIST(3 images of 1x28x28, 10 classes)"
@@ -96,7 +96,7 @@ def test_mnist_comes_in_batches(tmp_path: Path, num_workers: int) -> None:
     images, labels = next(iter(DataLoader(dataset, 4, num_workers=num_workers)))
     assert (images.shape, images.dtype, labels.dtype) == ((4, 1, 28, 28), hal.float32, hal.int64)
     assert labels.tolist() == [0, 1, 2, 3]
-    np.testing.assert_array_equal(images.numpy(), np.stack([dataset[i][0].numpy() for i in range(4)]))
+    np.testing.assert_array_equal(images.cpu().numpy(), np.stack([dataset[i][0].cpu().numpy() for i in range(4)]))
 
 
 def test_transforms_are_applied_to_items_and_so_to_batches(tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_transforms_are_applied_to_items_and_so_to_batches(tmp_path: Path) -> No
         image, label = dataset[3]
         images, labels = next(iter(DataLoader(dataset, 7, num_workers=2)))
 
-        np.testing.assert_array_equal(image.numpy(), want[0][3])
-        np.testing.assert_array_equal(images.numpy(), want[0])
+        np.testing.assert_array_equal(image.cpu().numpy(), want[0][3])
+        np.testing.assert_array_equal(images.cpu().numpy(), want[0])
         assert (label, labels.tolist()) == (want[1][3], want[1])
 
 
@@ -248,12 +248,12 @@ def test_cifar10_is_read(tmp_path: Path, below: str) -> None:
     assert (len(train), len(test)) == (15, 3)
     assert (image.shape, image.dtype, label) == ((3, 32, 32), hal.float32, record[0])
     pixels = np.frombuffer(record[1:], np.uint8).reshape(3, 32, 32)
-    np.testing.assert_array_equal(image.numpy(), pixels / np.float32(255))
+    np.testing.assert_array_equal(image.cpu().numpy(), pixels / np.float32(255))
     np.testing.assert_array_equal(train.data[4], pixels.transpose(1, 2, 0))
     assert train.targets.tolist() == [0, 1, 2, 1, 2, 3, 2, 3, 4, 3, 4, 5, 4, 5, 6]
     assert train.classes[label] == "bird"
     images, labels = next(iter(DataLoader(train, 15, num_workers=1)))
-    np.testing.assert_array_equal(images.numpy()[4], image.numpy())
+    np.testing.assert_array_equal(images.cpu().numpy()[4], image.cpu().numpy())
     assert (labels.dtype, labels.tolist()) == (hal.int64, train.targets.tolist())
 
 
@@ -318,7 +318,7 @@ def test_the_digits_are_all_there() -> None:
     assert (image.shape, image.dtype, type(label)) == ((1, 8, 8), hal.float32, int)
     whole = np.concatenate([train.images, test.images])
     assert (whole.min(), whole.max()) == (0, 16)
-    assert next(iter(DataLoader(train, 1437)))[0].numpy().max() == 1.0
+    assert next(iter(DataLoader(train, 1437)))[0].cpu().numpy().max() == 1.0
     counts = np.bincount(np.concatenate([train.labels, test.labels]))
     assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 

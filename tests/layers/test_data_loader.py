@@ -98,7 +98,7 @@ def test_a_batch_read_at_once_equals_one_made_of_items() -> None:
     assert isinstance(at_once, list)
     for one, other in zip(at_once, by_item, strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
+        np.testing.assert_array_equal(one.cpu().numpy(), other.cpu().numpy())
 
 
 def test_each_pass_has_its_own_order() -> None:
@@ -321,7 +321,7 @@ def test_an_index_out_of_range_is_named(num_workers: int) -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_error_in_collate_names_the_batch(num_workers: int) -> None:
-    ragged = [np.zeros(size) for size in (2, 2, 2, 3)]
+    ragged = [np.zeros(size, np.float32) for size in (2, 2, 2, 3)]
     with pytest.raises(ValueError, match=r"got \(2,\) in item 0 and \(3,\) in item 1 of the batch") as caught:
         list(DataLoader(ragged, 2, num_workers=num_workers))
     assert caught.value.__notes__ == ["DataLoader was making a batch of the items [2, 3] of list"]
