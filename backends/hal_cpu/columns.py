@@ -62,6 +62,24 @@ def blocks(images: int, windows: Windows, bytes_per_row: int, smallest: int = 1)
     return [Block(n0, n1, 0, rows) for n0, n1 in pairwise(edges)]
 
 
+def fold(parts: Array, stride: Pair, dilation: Pair, out: Array) -> None:
+    """Add what each window has for each of its elements into `out`, the reverse of `columns` for whole images.
+
+    Args:
+        parts: (N, C, kH, kW, rows, width).
+        out: (N, C, at least as high and wide as all windows together); what it held is lost.
+    """
+    images, channels, kh, kw, rows, width = parts.shape
+    (sh, sw), (dh, dw) = stride, dilation
+    shifted = scratch("columns of rows", (images, channels, kw, out.shape[2], width), parts.dtype)
+    shifted.fill(0)
+    for i in range(kh):
+        shifted[:, :, :, i * dh : i * dh + (rows - 1) * sh + 1 : sh] += parts[:, :, i]
+    out.fill(0)
+    for j in range(kw):
+        out[..., j * dw : j * dw + (width - 1) * sw + 1 : sw] += shifted[:, :, j]
+
+
 def columns(x: Array, windows: Windows, y0: int, y1: int, merge: bool) -> Array:
     """The columns of rows y0 to y1 of the result, in scratch memory.
 

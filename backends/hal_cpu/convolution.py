@@ -6,6 +6,7 @@ result is a plain convolution with every stride-th element of the kernel, flippe
 
 from __future__ import annotations
 
+from itertools import product
 from math import gcd, prod
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 
 from hal import ops
 from hal.plugin import Array
-from hal_cpu.columns import Pair, Windows, blocks, columns
+from hal_cpu.columns import BLOCK, Pair, Windows, blocks, columns, fold
 from hal_cpu.parallel import in_parts, scratch
 from hal_cpu.precision import working
 from hal_cpu.table import kernels
 
 _FEW_PLACES = 32  # below so many places in a result, the products of several images are done as one
+_SMALL_PRODUCT = 1_000_000  # multiplications up to which OpenBLAS does not pack its operands
 _LONG_ENOUGH = 384  # places in one product of the weights' gradient, so that adding it up costs little beside it
 
 
@@ -58,7 +60,7 @@ def _correlate(x: Array, weight: Array, bias: Array | None, groups: int, windows
             if added is not None:
                 target += added
             if merge:
-                out[n0:n1] = target.reshape(made, count, *windows.out).swapaxes(0, 1)
+                out[n0:n1, :, y0:y1] = target.reshape(made, count, y1 - y0, width).swapaxes(0, 1)
             elif not direct:
                 out[n0:n1, :, y0:y1] = target.reshape(count, made, y1 - y0, width)
 
@@ -146,24 +148,66 @@ def conv_transpose2d(
     sizes = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + o for n, k, s, p, o, d in steps)
     made = weight.shape[1]
     result = _result((x.shape[0], made * groups, *sizes), kind, out)
-    swapped = _ready(weight, kind).reshape(groups, -1, made, *kernel).swapaxes(1, 2)
-    swapped = swapped.reshape(groups * made, -1, *kernel)
-    given, added = _ready(x, kind), None if bias is None else _ready(bias, kind)
+    given, rows = _ready(x, kind), _ready(weight, kind)
+    added = None if bias is None else _ready(bias, kind)
+    if _scatters(x.shape[1] * prod(sizes), made * groups * prod(x.shape[2:]) * prod(stride)):
+        _scatter(given, rows, added, stride, padding, dilation, groups, result)
+    else:
+        swapped = rows.reshape(groups, -1, made, *kernel).swapaxes(1, 2).reshape(groups * made, -1, *kernel)
+        _in_phases(given, swapped, added, stride, padding, dilation, groups, result)
+    return _delivered(result, x.dtype, out)
+
+
+def _scatters(gathered: int, scattered: int) -> bool:
+    """Whether to add up pieces of the result, each of which is written, read and added, and not gather windows."""
+    return gathered > 3 * scattered
+
+
+def _in_phases(
+    x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int, out: Array
+) -> None:
+    """A transposed convolution as plain ones, one for each remainder; `weight` is (C_out, C_in / groups, kH, kW)."""
     down, across = (
         [_Phase(r, n, k, s, p, d) for r in range(s)]
-        for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True)
+        for n, k, s, p, d in zip(out.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
     )
-    for y in down:
-        for z in across:
-            target = result[:, :, y.first :: stride[0], z.first :: stride[1]]
-            if y.length * z.length == 0:
-                target[...] = 0 if added is None else added.reshape(-1, 1, 1)
-            elif target.size:
-                windows = Windows(
-                    (y.length, z.length), (y.count, z.count), (y.start, z.start), (1, 1), (y.spacing, z.spacing)
-                )
-                _correlate(given, swapped[:, :, y.kernel, z.kernel], added, groups, windows, target)
-    return _delivered(result, x.dtype, out)
+    for y, z in product(down, across):
+        target = out[:, :, y.first :: stride[0], z.first :: stride[1]]
+        if y.length * z.length == 0:
+            target[...] = 0 if bias is None else bias.reshape(-1, 1, 1)
+        elif target.size:
+            size, start = (y.count, z.count), (y.start, z.start)
+            windows = Windows((y.length, z.length), size, start, (1, 1), (y.spacing, z.spacing))
+            _correlate(x, weight[:, :, y.kernel, z.kernel], bias, groups, windows, target)
+
+
+def _scatter(
+    x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int, out: Array
+) -> None:
+    """A transposed convolution by adding what each element makes; `weight` is (C_in, C_out / groups, kH, kW)."""
+    images, channels, height, width = out.shape
+    kernel, sizes = weight.shape[2:], x.shape[2:]
+    places, terms = prod(sizes), channels // groups * prod(kernel)
+    rows = np.ascontiguousarray(weight).reshape(groups, -1, terms).swapaxes(1, 2)
+    reach = [(n - 1) * s + d * (k - 1) + 1 for n, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)]
+    whole = (max(reach[0], padding[0] + height), max(reach[1], padding[1] + width))
+    at_once = max(BLOCK // max(terms * groups * places * x.itemsize, 1), 1)
+
+    def part(first: int, last: int) -> None:
+        for low in range(first, last, at_once):
+            high = min(low + at_once, last)
+            given = np.ascontiguousarray(x[low:high]).reshape(high - low, groups, -1, places)
+            parts = scratch("columns", (high - low, groups, terms, places), x.dtype)
+            np.matmul(rows, given, out=parts)
+            total = scratch("products", (high - low, channels, *whole), x.dtype)
+            fold(parts.reshape(high - low, channels, *kernel, *sizes), stride, dilation, total)
+            target = out[low:high]
+            np.copyto(target, total[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width])
+            if bias is not None:
+                target += bias.reshape(-1, 1, 1)
+
+    if x.size and out.size:
+        in_parts(part, images, _work(x.size * terms, 3 * images * groups * terms * places))
 
 
 @kernels.register(ops.conv2d_weight_gradient, out=True)
@@ -188,16 +232,25 @@ def conv2d_weight_gradient(
     x, g = _ready(x, kind), _ready(g, kind)
     pieces = blocks(x.shape[0], windows, x.shape[1] * prod(kernel) * places[1] * x.itemsize, _LONG_ENOUGH)
 
+    # OpenBLAS has a fast way for products so small, image by image; else all images of a block are one long product.
+    apart = made // groups * terms * prod(places) <= _SMALL_PRODUCT and prod(places) >= _FEW_PLACES
+
     def part(start: int, stop: int) -> Array:
-        total = np.zeros((groups, made // groups, terms), kind)
+        total = np.zeros((groups, terms, made // groups), kind)
         for n0, n1, y0, y1 in pieces[start:stop]:
-            seen = columns(x[n0:n1], windows, y0, y1, merge=n1 - n0 > 1).reshape(groups, terms, -1)
-            chosen = g[n0:n1, :, y0:y1].swapaxes(0, 1)
+            seen = columns(x[n0:n1], windows, y0, y1, merge=not apart)
+            chosen = g[n0:n1, :, y0:y1] if apart else g[n0:n1, :, y0:y1].swapaxes(0, 1)
             rows = scratch("gradients", chosen.shape, kind)
             np.copyto(rows, chosen)
-            product = scratch("products", total.shape, kind)
-            np.matmul(rows.reshape(groups, made // groups, -1), seen.swapaxes(1, 2), out=product)
-            total += product
+            shape = (n1 - n0, groups) if apart else (groups,)
+            rows, seen = rows.reshape(*shape, made // groups, -1), seen.reshape(*shape, terms, -1)
+            product = scratch("products", (*shape, terms, made // groups), kind)
+            if terms > made // groups:  # OpenBLAS is faster where the result has more rows than columns
+                np.matmul(seen, rows.swapaxes(-1, -2), out=product)
+            else:
+                np.matmul(rows, seen.swapaxes(-1, -2), out=product.reshape(*shape, made // groups, terms))
+                product = product.reshape(*shape, made // groups, terms).swapaxes(-1, -2)
+            total += np.add.reduce(product, 0) if apart else product
         return total
 
     if x.size == 0 or g.size == 0:
@@ -206,7 +259,7 @@ def conv2d_weight_gradient(
     first, *others = in_parts(part, len(pieces), _work(g.size * terms, x.shape[0] * prod(places) * groups * terms))
     for other in others:
         first += other
-    np.copyto(result, first.reshape(weight_shape))
+    np.copyto(result, first.swapaxes(1, 2).reshape(weight_shape))
     return _delivered(result, asked, out)
 
 

@@ -184,6 +184,9 @@ def _samples(n: int) -> Callable[[Rng], Iterator[Sample]]:
             if i == 0:
                 yield Sample(tuple(map(mirrored, inputs)), settings)
                 yield Sample((integers(rng, x), integers(rng, inputs[1].shape)), settings, smooth=False, exact=True)
+        x, weight = (2, 10, *(3, 4, 3)[:n]), (10, 1, *(3, 2, 3)[:n])
+        yield Sample(drawn(rng, x, weight, (2,)), {"groups": 2})  # many channels in, few out
+        yield Sample(drawn(rng, x, weight), {"stride": (2,) * n, "output_padding": (1,) * n, "padding": (1,) * n})
         x, weight = (2, 2, *(3, 4, 3)[:n]), (2, 3, *(3, 2, 3)[:n])
         yield Sample(drawn(rng, x, weight), {"stride": (2,) * n, "output_padding": (1,) * n, "padding": (1,) * n})
         yield Sample(
