@@ -144,6 +144,7 @@ class Optimizer:
         state = {
             numbers[param]: {k: hal.tensor(float(v)) if k == "step" else v for k, v in kept.items()}
             for param, kept in self.state.items()
+            if kept
         }
         return {"state": state, "param_groups": groups}
 
