@@ -16,7 +16,7 @@ from hal.plugin import Array
 from hal_cpu.parallel import in_parts, scratch
 from hal_cpu.table import kernels
 
-BLOCK = 32_768  # elements
+BLOCK = 16_384  # elements: six such arrays fit a second-level cache
 Pieces = list[Array]
 
 

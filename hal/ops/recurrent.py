@@ -6,18 +6,27 @@ that multiplies all its time steps by the input's weights in one product needs o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from hal import ops
 from hal.errors import SettingError, ShapeError
-from hal.op import Array, Cost, Grads, Op, Rng, Sample, Specs, in_norm
-from hal.ops.common import FLOATS, check_kind, floating, quiet, uniform
+from hal.op import Cost, Grads, Op, Specs, in_norm
+from hal.ops.common import FLOATS, check_kind, floating
 from hal.ops.precision import widened
+from hal.ops.recurrent_reference import (
+    reference_gru,
+    reference_gru_gates,
+    reference_gru_gates_gradient,
+    reference_lstm,
+    reference_lstm_gates,
+    reference_lstm_gates_gradient,
+    reference_rnn,
+    samples_of_cell,
+    samples_of_gates,
+)
 from hal.ops.steps import cut, zeros
-from hal.spec import Shape, Spec
+from hal.spec import Spec
 
 if TYPE_CHECKING:
     from hal.tensor import Tensor
@@ -259,109 +268,7 @@ def _gradient_gru(g: Tensor, out: Tensor, x: Tensor, h: Tensor, w_ih: Tensor, w_
     return (by_x, lambda: through() + found()[2], by_w_ih, by_w_hh, *[by_b_ih, by_b_hh][: len(biases)])
 
 
-# What they mean, in NumPy.
-
-
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-x)))
-
-
-def _linear(x: Array, weight: Array, bias: Array | None) -> Array:
-    y = np.einsum("...i,oi->...o", x, weight)
-    return y if bias is None else y + bias
-
-
-def _reference_rnn(
-    x: Array, h: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None, *,
-    nonlinearity: str = "tanh",
-) -> Array:  # fmt: skip
-    y = _linear(x, w_ih, b_ih) + _linear(h, w_hh, b_hh)
-    return np.tanh(y) if nonlinearity == "tanh" else np.maximum(y, 0)
-
-
-@quiet
-def _reference_lstm_gates(gates: Array, c: Array) -> tuple[Array, Array]:
-    i, f, g, o = np.split(gates, 4, axis=-1)
-    new = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
-    return _sigmoid(o) * np.tanh(new), new
-
-
-@quiet
-def _reference_lstm_gates_gradient(gh: Array, gc: Array, gates: Array, c: Array, new: Array) -> tuple[Array, Array]:
-    i, f, g, o = np.split(gates, 4, axis=-1)
-    i, f, g, o = _sigmoid(i), _sigmoid(f), np.tanh(g), _sigmoid(o)
-    by_o = gh * np.tanh(new) * o * (1 - o)
-    by_new = gc + gh * o / np.cosh(new) ** 2
-    parts = (by_new * g * i * (1 - i), by_new * c * f * (1 - f), by_new * i * (1 - g**2), by_o)
-    return np.concatenate(parts, axis=-1), by_new * f
-
-
-def _reference_lstm(
-    x: Array, h: Array, c: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None
-) -> Any:
-    return _reference_lstm_gates(_linear(x, w_ih, b_ih) + _linear(h, w_hh, b_hh), c)
-
-
-@quiet
-def _reference_gru_gates(gi: Array, gh: Array, h: Array) -> Array:
-    (ir, iz, new), (hr, hz, hn) = np.split(gi, 3, axis=-1), np.split(gh, 3, axis=-1)
-    z = _sigmoid(iz + hz)
-    return np.asarray((1 - z) * np.tanh(new + _sigmoid(ir + hr) * hn) + z * h)
-
-
-@quiet
-def _reference_gru_gates_gradient(g: Array, gi: Array, gh: Array, h: Array) -> tuple[Array, Array, Array]:
-    (ir, iz, new), (hr, hz, hn) = np.split(gi, 3, axis=-1), np.split(gh, 3, axis=-1)
-    r, z = _sigmoid(ir + hr), _sigmoid(iz + hz)
-    n = np.tanh(new + r * hn)
-    by_n, by_z = g * (1 - z) * (1 - n**2), g * (h - n) * z * (1 - z)
-    by_r = by_n * hn * r * (1 - r)
-    return np.concatenate((by_r, by_z, by_n), -1), np.concatenate((by_r, by_z, by_n * r), -1), g * z
-
-
-def _reference_gru(
-    x: Array, h: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None
-) -> Any:
-    return _reference_gru_gates(_linear(x, w_ih, b_ih), _linear(h, w_hh, b_hh), h)
-
-
-# Samples and costs.
-
-
-def _samples_of_cell(gates: int, states: int, variants: tuple[dict[str, Any], ...] = ({},)) -> Any:
-    def cell(rng: Rng, batch: Shape, inputs: int, hidden: int, biases: int) -> tuple[Array, ...]:
-        rows = gates * hidden
-        parts = [uniform(rng, (*batch, inputs)), *(uniform(rng, (*batch, hidden)) for _ in range(states))]
-        most = hidden**-0.5  # as a layer draws its weights
-        weights = (uniform(rng, shape, -most, most) for shape in [(rows, inputs), (rows, hidden), *[(rows,)] * biases])
-        return (*parts, *weights)
-
-    def samples(rng: Rng) -> Iterator[Sample]:
-        for given in variants:
-            for biases in (0, 1, 2):
-                yield Sample(cell(rng, (3,), 4, 5, biases), given)
-            yield Sample(cell(rng, (), 4, 5, 2), given)
-            yield Sample(cell(rng, (0,), 4, 5, 2), given)
-            yield Sample(cell(rng, (2,), 0, 1, 2), given)
-            x, *rest = cell(rng, (3,), 3, 2, 2)
-            yield Sample((x.T, *rest), given)
-            yield Sample(cell(rng, (17,), 65, 67, 2), given, smooth=False)
-
-    return samples
-
-
-def _samples_of_gates(*counts: int, far: bool = True) -> Any:
-    """Samples of several arrays; a count says how many states wide each is. `far`: also some where exp overflows."""
-
-    def samples(rng: Rng) -> Iterator[Sample]:
-        for shape in ((3, 5), (5,), (0, 5), (2, 3, 1)):
-            yield Sample(tuple(uniform(rng, (*shape[:-1], n * shape[-1])) for n in counts))
-        yield Sample(tuple(uniform(rng, (n * 4, 3)).T for n in counts))
-        yield Sample(tuple(uniform(rng, (131, n * 257)) for n in counts), smooth=False)
-        if far:
-            yield Sample(tuple(uniform(rng, (3, n * 5)) * (200 if n > 1 else 1) for n in counts), smooth=False)
-
-    return samples
+# Costs, and the table.
 
 
 def _cost_of_cell(*specs: Spec, out: Specs, **settings: Any) -> Cost:
@@ -377,7 +284,7 @@ def _cost_of_gates(*specs: Spec, out: Specs, **settings: Any) -> Cost:
 
 
 rnn_cell = Op(
-    "rnn_cell", _infer_rnn, _reference_rnn, _samples_of_cell(1, 1, ({}, {"nonlinearity": "relu"})), _gradient_rnn,
+    "rnn_cell", _infer_rnn, reference_rnn, samples_of_cell(1, 1, ({}, {"nonlinearity": "relu"})), _gradient_rnn,
     _decompose_rnn, _cost_of_cell, promote=floating, tolerance=_GATES,
     doc="""tanh (or relu) of x @ w_ih.T + b_ih + h @ w_hh.T + b_hh.
 
@@ -386,20 +293,20 @@ rnn_cell = Op(
 )  # fmt: skip
 
 lstm_gates = Op(
-    "lstm_gates", _infer_lstm_gates, _reference_lstm_gates, _samples_of_gates(4, 1), _gradient_lstm_gates,
+    "lstm_gates", _infer_lstm_gates, reference_lstm_gates, samples_of_gates(4, 1), _gradient_lstm_gates,
     _decompose_lstm_gates, _cost_of_gates, promote=floating, tolerance=_GATES,
     doc="""The new (h, c) of an LSTM from its gates i, f, g, o side by side, (..., 4 n), and its cell state c (..., n):
     c' = sigmoid(f) c + sigmoid(i) tanh(g), h' = sigmoid(o) tanh(c').""",
 )  # fmt: skip
 
 lstm_gates_gradient = Op(
-    "lstm_gates_gradient", _infer_lstm_gates_gradient, _reference_lstm_gates_gradient,
-    _samples_of_gates(1, 1, 4, 1, 1, far=False), None, _decompose_lstm_gates_gradient, _cost_of_gates, promote=floating,
+    "lstm_gates_gradient", _infer_lstm_gates_gradient, reference_lstm_gates_gradient,
+    samples_of_gates(1, 1, 4, 1, 1, far=False), None, _decompose_lstm_gates_gradient, _cost_of_gates, promote=floating,
     tolerance=_GATES, doc="The gradients of lstm_gates by gates and c, from those of h and c and the new c.",
 )  # fmt: skip
 
 lstm_cell = Op(
-    "lstm_cell", _infer_lstm, _reference_lstm, _samples_of_cell(4, 2), _gradient_lstm, _decompose_lstm, _cost_of_cell,
+    "lstm_cell", _infer_lstm, reference_lstm, samples_of_cell(4, 2), _gradient_lstm, _decompose_lstm, _cost_of_cell,
     promote=floating, tolerance=_GATES, doc="""One step of an LSTM: the new (h, c).
 
     x: (batch, inputs), h and c: (batch, hidden), or all without batch; w_ih: (4 hidden, inputs), w_hh: (4 hidden,
@@ -407,20 +314,20 @@ lstm_cell = Op(
 )  # fmt: skip
 
 gru_gates = Op(
-    "gru_gates", _infer_gru_gates, _reference_gru_gates, _samples_of_gates(3, 3, 1), _gradient_gru_gates,
+    "gru_gates", _infer_gru_gates, reference_gru_gates, samples_of_gates(3, 3, 1), _gradient_gru_gates,
     _decompose_gru_gates, _cost_of_gates, promote=floating, tolerance=_GATES,
     doc="""The new h of a GRU from what its weights make of the input and of h, r, z, n side by side, (..., 3 n) each:
     n = tanh(gi_n + sigmoid(gi_r + gh_r) gh_n), h' = (1 - z) n + z h with z = sigmoid(gi_z + gh_z).""",
 )  # fmt: skip
 
 gru_gates_gradient = Op(
-    "gru_gates_gradient", _infer_gru_gates_gradient, _reference_gru_gates_gradient,
-    _samples_of_gates(1, 3, 3, 1, far=False), None, _decompose_gru_gates_gradient, _cost_of_gates, promote=floating,
+    "gru_gates_gradient", _infer_gru_gates_gradient, reference_gru_gates_gradient,
+    samples_of_gates(1, 3, 3, 1, far=False), None, _decompose_gru_gates_gradient, _cost_of_gates, promote=floating,
     tolerance=_GATES, doc="The gradients of gru_gates by gi, gh and h, from that of its result: (g, gi, gh, h).",
 )  # fmt: skip
 
 gru_cell = Op(
-    "gru_cell", _infer_gru, _reference_gru, _samples_of_cell(3, 1), _gradient_gru, _decompose_gru, _cost_of_cell,
+    "gru_cell", _infer_gru, reference_gru, samples_of_cell(3, 1), _gradient_gru, _decompose_gru, _cost_of_cell,
     promote=floating, tolerance=_GATES, doc="""One step of a GRU: the new h.
 
     x: (batch, inputs), h: (batch, hidden), or both without batch; w_ih: (3 hidden, inputs), w_hh: (3 hidden, hidden),
