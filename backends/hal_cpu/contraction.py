@@ -13,33 +13,30 @@ import numpy as np
 
 from hal import ops
 from hal.plugin import Array
+from hal_cpu.movement import apart
 from hal_cpu.parallel import in_parts, one_blas_thread
 from hal_cpu.table import kernels
 
 BLAS_ALONE = 1 << 18  # multiply-adds up to which OpenBLAS does not wake its threads
 PER_MULTIPLY_ADD = 0.2  # what one costs for `in_parts`: 0.05 as measured, times 4, since products split without loss
-
-
-def _is_half(x: Array) -> bool:
-    """Whether `x` is float16 or bfloat16, which are computed in float32 and rounded once."""
-    return x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
+_IN_BLAS = "fdFD"  # the codes of float32, float64, complex64 and complex128
 
 
 def _for_blas(x: Array) -> Array:
-    """`x` with one of its last two axes contiguous: for anything else NumPy has only a slow loop."""
+    """`x` with one of its last two axes contiguous: for anything else older NumPy has only a slow loop."""
     size = x.itemsize
     return x if x.ndim < 2 or x.strides[-1] == size or x.strides[-2] == size else np.ascontiguousarray(x)
 
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
-    """a @ b for floating-point arrays of one dtype."""
+    """a @ b for arrays of one dtype that BLAS has."""
+    if a.ndim == b.ndim == 2:
+        return _of_matrices(a, b, out)
     a, b = _for_blas(a), _for_blas(b)
     if a.ndim < 2 or b.ndim < 2 or not a.size:
         return np.matmul(a, b, out=out)
     if b.ndim > 2:
         return _batched(a, b, out)
-    if a.ndim == 2:
-        return _of_matrices(a, b, out)
     # One product instead of one for each matrix of the batch.
     rows = a.reshape(-1, a.shape[-1])
     if out is None:
@@ -55,7 +52,12 @@ def _of_matrices(a: Array, b: Array, out: Array | None) -> Array:
     """a @ b for two matrices: rows or columns of the result on each thread, whichever are more."""
     (m, k), n = a.shape, b.shape[1]
     if m * k * n <= BLAS_ALONE:
-        return np.matmul(a, b, out=out)
+        if out is None:
+            return a.dot(b)  # half the overhead of np.matmul
+        return a.dot(b, out) if out.flags.c_contiguous else np.matmul(a, b, out=out)
+    a, b = _for_blas(a), _for_blas(b)
+    if out is not None:
+        a, b = apart(a, out), apart(b, out)  # a part that is written must not be read by another
     result = np.empty((m, n), a.dtype) if out is None else out
 
     def rows(start: int, stop: int) -> None:
@@ -75,6 +77,8 @@ def _batched(a: Array, b: Array, out: Array | None) -> Array:
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     if each <= BLAS_ALONE and each * batch[0] <= BLAS_ALONE:
         return np.matmul(a, b, out=out)
+    if out is not None:
+        a, b = apart(a, out), apart(b, out)
     result = np.empty((*batch, a.shape[-2], b.shape[-1]), a.dtype) if out is None else out
 
     def part(x: Array, start: int, stop: int) -> Array:
@@ -90,11 +94,11 @@ def _batched(a: Array, b: Array, out: Array | None) -> Array:
 
 @kernels.register(ops.matmul, out=True)
 def matmul(a: Array, b: Array, *, out: Array | None = None) -> Array:
+    if a.dtype.char in _IN_BLAS:
+        return product(a, b, out)
     if a.dtype.kind in "iu":
         return _integer_product(a, b, out)
-    if not _is_half(a):
-        return product(a, b, out)
-    return _rounded(product(a.astype(np.float32), b.astype(np.float32)), a.dtype, out)
+    return _rounded(product(a.astype(np.float32), b.astype(np.float32)), a.dtype, out)  # half precision
 
 
 def _integer_product(a: Array, b: Array, out: Array | None) -> Array:
@@ -122,10 +126,11 @@ def _rounded(result: Any, dtype: np.dtype[Any], out: Array | None) -> Array:
 
 @kernels.register(ops.linear, out=True)
 def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | None = None) -> Array:
-    if _is_half(x):
-        wide = [t.astype(np.float32) for t in (x, weight, bias) if t is not None]
-        return _rounded(linear(*wide), x.dtype, out)
-    result = _integer_product(x, weight.T, out) if x.dtype.kind in "iu" else product(x, weight.T, out)
-    if bias is None:
-        return result
-    return np.add(result, bias, out=result)
+    if x.dtype.char in _IN_BLAS:
+        result = product(x, weight.T, out)
+        return result if bias is None else np.add(result, bias, result)
+    if x.dtype.kind in "iu":
+        result = _integer_product(x, weight.T, out)
+        return result if bias is None else np.add(result, bias, result)
+    wide = [t.astype(np.float32) for t in (x, weight, bias) if t is not None]
+    return _rounded(linear(*wide), x.dtype, out)  # half precision

@@ -67,13 +67,15 @@ def test_half_precision_is_rounded_once() -> None:
         assert (got == want).all()
 
 
-def test_a_product_written_into_an_input_is_right() -> None:
+@pytest.mark.parametrize("shape", [(40, 40), (300, 300), (3, 200, 200)])
+def test_a_product_written_into_an_input_is_right(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
-    a, b = rng.random((40, 40), dtype=np.float32), rng.random((40, 40), dtype=np.float32)
-    for op, want in [(ops.matmul, a @ b), (ops.linear, a @ b.T)]:
-        x = hal.tensor(a)
-        hal.run_into((x,), op, (x, hal.tensor(b)), {})
-        np.testing.assert_allclose(x.numpy(), want, rtol=1e-5)
+    a, b = rng.random(shape, dtype=np.float32), rng.random(shape, dtype=np.float32)
+    for op, want in [(ops.matmul, a @ b), (ops.linear, a @ b.mT)][: 4 - len(shape)]:
+        for target in (0, 1):
+            given = [hal.tensor(a), hal.tensor(b)]
+            hal.run_into((given[target],), op, tuple(given), {})
+            np.testing.assert_allclose(given[target].numpy(), want, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
