@@ -205,7 +205,7 @@ def run_into(targets: tuple[Tensor, ...], op: Op, args: tuple[Any, ...], setting
         GradientError: a target is a leaf that requires a gradient, and gradients are being recorded.
         ShapeError, DTypeError: a result does not fit its target.
     """
-    from hal.inplace import assign, check_target, fit
+    from hal.inplace import assign, check_target, fit, saved_contents
 
     for target in targets:
         check_target(op.name, target)
@@ -230,7 +230,7 @@ def run_into(targets: tuple[Tensor, ...], op: Op, args: tuple[Any, ...], setting
             for target in targets:
                 target.storage.version += 1
             return
-    results = run(op, args, settings)
+    results = run(op, saved_contents(op, targets, args, settings) if recording else args, settings)
     outs = results if isinstance(results, tuple) else (results,)
     fitted = [fit(op.name, target, result) for target, result in zip(targets, outs, strict=True)]
     for target, result in zip(targets, fitted, strict=True):
@@ -286,7 +286,7 @@ def _make_decision(op: Op, device: Device, specs: tuple[Spec, ...], settings: Se
     kernel = None if foreign else backend.kernels.find(op, specs, full)
     decision = Decision(op, outs, single, full, kernel)
     if kernel is not None:
-        decision.kernel = backend.prepare(op, kernel, specs, outs)
+        decision.kernel = backend.prepare(op, kernel, specs, outs, full)
         _log_decision(op, device, specs, decision)
         return decision
     if foreign:

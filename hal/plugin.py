@@ -164,7 +164,9 @@ class Backend:
         """A host array that shares the memory of `buffer`, or None where that is impossible."""
         return None
 
-    def prepare(self, op: Op, kernel: Kernel, specs: tuple[Spec, ...], outs: tuple[Spec, ...]) -> Callable[..., Any]:
+    def prepare(
+        self, op: Op, kernel: Kernel, specs: tuple[Spec, ...], outs: tuple[Spec, ...], settings: Mapping[str, Any]
+    ) -> Callable[..., Any]:
         """What is called for every call of `op` on these specs: asked once, then kept. Default: the kernel itself."""
         return kernel.run
 

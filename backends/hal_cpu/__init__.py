@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from hal.plugin import Array, Backend, Device, Kernel, Kernels, Op, Spec, hookimpl
+
+BLAS_WAKES = 9_000  # operations from which OpenBLAS wakes its threads, for some of its functions
+WORTH_WAKING = 30_000_000  # operations from which that pays
 
 
 class Cpu(Backend):
@@ -28,12 +31,19 @@ class Cpu(Backend):
     def devices(self) -> list[Device]:
         return [Device(self)]
 
-    def prepare(self, op: Op, kernel: Kernel, specs: tuple[Spec, ...], outs: tuple[Spec, ...]) -> Callable[..., Any]:
+    def prepare(
+        self, op: Op, kernel: Kernel, specs: tuple[Spec, ...], outs: tuple[Spec, ...], settings: Mapping[str, Any]
+    ) -> Callable[..., Any]:
+        from hal_cpu.parallel import on_one_blas_thread
         from hal_cpu.quiet import arrays, quiet
 
         run = kernel.run
         if op.kind not in ("movement", "creation") and any(s.dtype.is_inexact for s in (*specs, *outs)):
             run = quiet(run)
+        if op.kind in ("contraction", "reduction", "composite"):
+            cost = op.cost(*specs, out=outs if len(outs) > 1 else outs[0], **settings)
+            if BLAS_WAKES < cost.flops < WORTH_WAKING:
+                run = on_one_blas_thread(run)
         return arrays(run) if any(o.ndim == 0 for o in outs) else run
 
     def upload(self, array: Array, device: Device) -> Array:

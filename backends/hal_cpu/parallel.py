@@ -57,25 +57,55 @@ def threads() -> int:
     return _before if _users else _blas[0]()
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Keep BLAS to the calling thread inside the block."""
+def _enter() -> None:
     global _users, _before
-    if _blas is None:
-        yield
-        return
+    assert _blas is not None
     with _lock:
         if _users == 0:
             _before = _blas[0]()
             _blas[1](1)
         _users += 1
+
+
+def _leave() -> None:
+    global _users
+    assert _blas is not None
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            _blas[1](_before)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep BLAS to the calling thread inside the block."""
+    if _blas is None:
+        yield
+        return
+    _enter()
     try:
         yield
     finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _blas[1](_before)
+        _leave()
+
+
+def on_one_blas_thread(run: Callable[..., Any]) -> Callable[..., Any]:
+    """`run` with BLAS kept to the calling thread.
+
+    BLAS wakes its threads for work of a few microseconds, and they wait for each other by spinning: on a machine that
+    others use too, a small product then takes a time slice of the scheduler, which is milliseconds.
+    """
+    if _blas is None:
+        return run
+
+    def alone(*args: Any, **settings: Any) -> Any:
+        _enter()
+        try:
+            return run(*args, **settings)
+        finally:
+            _leave()
+
+    return alone
 
 
 # The threads. They take tasks from one queue; that is half the delay of an executor and its futures (measured).

@@ -103,7 +103,7 @@ class Primitive(Backend):
     def download(self, buffer: Array, spec: Spec) -> Array:
         return np.array(buffer)
 
-    def prepare(self, op, kernel, specs, outs):  # type: ignore[no-untyped-def]
+    def prepare(self, op, kernel, specs, outs, settings):  # type: ignore[no-untyped-def]
         """Results of exactly the inferred dtype, and no warnings: infinities are results like any other."""
 
         def run(*buffers: Array, **settings: object) -> Array:
