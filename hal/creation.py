@@ -132,12 +132,16 @@ def shared_with(array: Array, device: Device, origin: Origin) -> Tensor | None:
     return None if buffer is None else Tensor(buffer, spec, device, origin)
 
 
-def shape_of(who: str, size: tuple[Any, ...]) -> Shape:
-    """The shape meant by `f((2, 3))`, `f([2, 3])`, `f(2, 3)` or `f(2)`.
+def shape_of(who: str, size: tuple[Any, ...], by_name: Any = None) -> Shape:
+    """The shape meant by `f((2, 3))`, `f([2, 3])`, `f(2, 3)`, `f(2)` or `f(size=(2, 3))`.
 
     Raises:
         ShapeError: a size is negative or no integer.
     """
+    if by_name is not None:
+        if size:
+            raise ShapeError(f"{who} got the sizes {size} and also size={by_name}: give them once")
+        size = (by_name,)
     if len(size) == 1 and isinstance(size[0], (tuple, list)):
         size = tuple(size[0])
     out = []
@@ -182,22 +186,28 @@ def _leaf(out: Tensor, requires_grad: bool) -> Tensor:
     return out
 
 
-def zeros(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+def zeros(
+    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
     """Zeros of shape `size`, a tuple or several integers. Source: torch.zeros."""
     where, origin = placed(device)
-    return _leaf(_filled(shape_of("zeros", size), 0, _or_default(dtype), where, origin), requires_grad)
+    return _leaf(_filled(shape_of("zeros", sizes, size), 0, _or_default(dtype), where, origin), requires_grad)
 
 
-def ones(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+def ones(
+    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
     """Ones of shape `size`, a tuple or several integers. Source: torch.ones."""
     where, origin = placed(device)
-    return _leaf(_filled(shape_of("ones", size), 1, _or_default(dtype), where, origin), requires_grad)
+    return _leaf(_filled(shape_of("ones", sizes, size), 1, _or_default(dtype), where, origin), requires_grad)
 
 
-def empty(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+def empty(
+    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
     """A tensor of shape `size` whose contents do not matter (they are zeros). Source: torch.empty."""
     where, origin = placed(device)
-    return _leaf(_filled(shape_of("empty", size), 0, _or_default(dtype), where, origin), requires_grad)
+    return _leaf(_filled(shape_of("empty", sizes, size), 0, _or_default(dtype), where, origin), requires_grad)
 
 
 def _or_default(dtype: Any) -> DType:

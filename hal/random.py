@@ -158,21 +158,21 @@ def _float(dtype: Any) -> DType:
 
 
 def rand(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: DeviceLike = None,
+    *sizes: Any, size: Any = None, generator: Generator | None = None, dtype: Any = None, device: DeviceLike = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Random numbers, uniform in [0, 1), of shape `size`, a tuple or several integers. Source: torch.rand."""
-    shape = shape_of("rand", size)
+    shape = shape_of("rand", sizes, size)
     state = next_state(math.prod(shape), device, generator)
     return _leaf(ops.uniform(state, shape=shape, dtype=_float(dtype)), requires_grad)
 
 
 def randn(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: DeviceLike = None,
+    *sizes: Any, size: Any = None, generator: Generator | None = None, dtype: Any = None, device: DeviceLike = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Random numbers of the standard normal distribution, of shape `size`. Source: torch.randn."""
-    shape = shape_of("randn", size)
+    shape = shape_of("randn", sizes, size)
     state = next_state(math.prod(shape), device, generator)
     return _leaf(ops.normal(state, shape=shape, dtype=_float(dtype)), requires_grad)
 
