@@ -12,7 +12,7 @@ from hal import ops
 from hal.errors import ShapeError
 from hal.op import SUMS, Array, Cost, Grads, Op, Rng, Sample
 from hal.ops.common import NUMBERS, check_kind, common, integers, numeric, quiet, unbroadcast, uniform
-from hal.ops.steps import in_float32
+from hal.ops.steps import in_float32, shaped
 from hal.spec import Shape, Spec, broadcast_shapes
 
 if TYPE_CHECKING:
@@ -35,10 +35,6 @@ def _infer(a: Spec, b: Spec) -> Spec:
     left, right = _matrix_shapes(a.shape, b.shape)
     batch = broadcast_shapes("matmul", left[:-2], right[:-2])
     return Spec((*batch, *left[-2:-1][: a.ndim - 1], *right[-1:][: b.ndim - 1]), a.dtype)
-
-
-def _shaped(x: Tensor, shape: Shape) -> Tensor:
-    return x if x.shape == shape else ops.reshape(x, shape=shape)
 
 
 def _swapped(x: Tensor) -> Tensor:
@@ -67,13 +63,13 @@ def _summed_product(a: Tensor, b: Tensor, shape: Shape) -> Tensor:
 def _gradient(g: Tensor, out: Tensor, a: Tensor, b: Tensor) -> Grads:
     left, right = _matrix_shapes(a.shape, b.shape)
     batch = out.shape[: out.ndim - (a.ndim > 1) - (b.ndim > 1)]
-    g = _shaped(g, (*batch, left[-2], right[-1]))
+    g = shaped(g, (*batch, left[-2], right[-1]))
 
     def of_a() -> Tensor:
-        return _shaped(_summed_product(g, _swapped(_shaped(b, right)), left), a.shape)
+        return shaped(_summed_product(g, _swapped(shaped(b, right)), left), a.shape)
 
     def of_b() -> Tensor:
-        return _shaped(_summed_product(_swapped(_shaped(a, left)), g, right), b.shape)
+        return shaped(_summed_product(_swapped(shaped(a, left)), g, right), b.shape)
 
     return of_a, of_b
 
@@ -152,14 +148,14 @@ def _with_bias(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _gradient_of_linear(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Grads:
     rows, (outs, ins) = prod(x.shape[:-1]), weight.shape
-    flat = _shaped(g, (rows, outs))
+    flat = shaped(g, (rows, outs))
 
     def of_x() -> Tensor:
         straight = ops.conj(weight) if weight.dtype.kind == "complex" else weight
-        return _shaped(ops.matmul(flat, straight), x.shape)
+        return shaped(ops.matmul(flat, straight), x.shape)
 
     def of_weight() -> Tensor:
-        inputs = _shaped(x, (rows, ins))
+        inputs = shaped(x, (rows, ins))
         inputs = ops.conj(inputs) if x.dtype.kind == "complex" else inputs
         return ops.matmul(ops.permute(flat, axes=(1, 0)), inputs)
 

@@ -13,7 +13,7 @@ from hal import ops
 from hal.errors import ShapeError
 from hal.op import SUMS, Array, Cost, Op, Rng, Sample
 from hal.ops.common import NUMBERS, check_kind, integers, numeric, quiet, uniform
-from hal.ops.steps import cut, in_float32
+from hal.ops.steps import cut, in_float32, shaped
 from hal.spec import Shape, Spec, normalize_axes
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def _summed(term: _Labelled, needed: set[str]) -> _Labelled:
 
 
 def _ordered(term: _Labelled, labels: list[str]) -> Tensor:
-    return ops.permute(term.x, axes=tuple(term.labels.index(label) for label in labels))
+    axes = tuple(term.labels.index(label) for label in labels)
+    return term.x if axes == tuple(range(len(axes))) else ops.permute(term.x, axes=axes)
 
 
 def _contract(a: _Labelled, b: _Labelled, needed: set[str], sizes: dict[str, int]) -> _Labelled:
@@ -132,14 +133,14 @@ def _contract(a: _Labelled, b: _Labelled, needed: set[str], sizes: dict[str, int
     size_of = {label: n for term in (a, b) for label, n in zip(term.labels, term.x.shape, strict=True)}
     shape = {name: tuple(size_of[label] for label in group) for name, group in _groups(batch, left, right, gone)}
     if not gone:  # nothing is summed: a product with broadcasting
-        x = ops.reshape(_ordered(a, batch + left), shape=shape["batch"] + shape["left"] + (1,) * len(right))
-        y = ops.reshape(_ordered(b, batch + right), shape=shape["batch"] + (1,) * len(left) + shape["right"])
+        x = shaped(_ordered(a, batch + left), shape["batch"] + shape["left"] + (1,) * len(right))
+        y = shaped(_ordered(b, batch + right), shape["batch"] + (1,) * len(left) + shape["right"])
         return _Labelled(ops.mul(x, y), out)
     rows, columns, k = (prod(shape[name]) for name in ("left", "right", "gone"))
     front = (prod(shape["batch"]),) if batch else ()
-    x = ops.reshape(_ordered(a, batch + left + gone), shape=(*front, rows, k))
-    y = ops.reshape(_ordered(b, batch + gone + right), shape=(*front, k, columns))
-    return _Labelled(ops.reshape(ops.matmul(x, y), shape=shape["batch"] + shape["left"] + shape["right"]), out)
+    x = shaped(_ordered(a, batch + left + gone), (*front, rows, k))
+    y = shaped(_ordered(b, batch + gone + right), (*front, k, columns))
+    return _Labelled(shaped(ops.matmul(x, y), shape["batch"] + shape["left"] + shape["right"]), out)
 
 
 def _groups(*groups: list[str]) -> list[tuple[str, list[str]]]:

@@ -38,6 +38,11 @@ def spread(reduced: Tensor, shape: Shape, axis: Axes) -> Tensor:
     return ops.broadcast_to(kept(reduced, shape, axis), shape=shape)
 
 
+def shaped(x: Tensor, shape: Shape) -> Tensor:
+    """`x` in this shape, without a call if it has it."""
+    return x if x.shape == shape else ops.reshape(x, shape=shape)
+
+
 def cut(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
     """The elements range(start, stop, step) of one axis, counted from the front."""
     if (start, stop, step) == (0, x.shape[axis], 1):
