@@ -15,8 +15,8 @@ class DTypeError(HalError, TypeError):
     """A dtype that the operation or the device does not take."""
 
 
-class SettingError(HalError, TypeError):
-    """An operation was called with a setting, or a number of inputs, that it does not have."""
+class SettingError(HalError, TypeError, ValueError):
+    """An operation was called with a setting, a value of one, or a number of inputs, that it does not take."""
 
 
 class DeviceError(HalError, RuntimeError):
