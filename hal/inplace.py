@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import Any
 
 from hal import ops
+from hal.abstract import ABSTRACT, StaleBackend
 from hal.autodiff import mode, no_grad
-from hal.errors import DTypeError, GradientError, ShapeError
-from hal.tensor import Tensor
+from hal.device import Device
+from hal.errors import DTypeError, GradientError, HalError, ShapeError
+from hal.op import Op
+from hal.spec import Spec
+from hal.tensor import CONSTANT, Tensor
 from hal.views import VIEWS
-
-if TYPE_CHECKING:
-    pass
 
 
 def check_target(who: str, target: Tensor) -> None:
@@ -34,6 +36,53 @@ def check_target(who: str, target: Tensor) -> None:
                 f"{who} would change in place a view of a leaf tensor that requires a gradient; "
                 "do it under hal.no_grad(), or on its .data"
             )
+
+
+@lru_cache(maxsize=1024)
+def _gradient_reads_inputs(op: Op, specs: tuple[Spec, ...], settings: tuple[tuple[str, Any], ...]) -> bool:
+    """Whether the gradient of a call needs the contents of its inputs, found by trying it on inputs without any."""
+    if op.gradient is None:
+        return True
+    nowhere = Device(StaleBackend("contents are not there"))
+    inputs = [Tensor(None, spec, nowhere, CONSTANT) for spec in specs]
+    given = op.bind(len(specs), dict(settings))
+    inferred = op.infer(*specs, **given)
+    if isinstance(inferred, tuple):
+        return True
+    g, out = (Tensor(None, inferred, ABSTRACT, CONSTANT) for _ in range(2))
+    try:
+        with no_grad():
+            for entry in op.gradient(g, out, *inputs, **given):
+                if callable(entry):
+                    entry()
+    except HalError:
+        return True
+    return False
+
+
+def saved_contents(
+    op: Op, targets: tuple[Tensor, ...], args: tuple[Any, ...], settings: dict[str, Any]
+) -> tuple[Any, ...]:
+    """The inputs of a recorded in-place call: those that it will overwrite as copies, if its gradient needs them."""
+    storages = [target.storage for target in targets]
+    if not any(isinstance(x, Tensor) and x.storage in storages for x in args):
+        return args
+    plain = all(isinstance(x, Tensor) for x in args)
+    if plain and not _gradient_reads_inputs(op, tuple(x.spec for x in args), tuple(settings.items())):
+        return args
+    return tuple(before(x) if isinstance(x, Tensor) and x.storage in storages else x for x in args)
+
+
+def before(x: Tensor) -> Tensor:
+    """What `x` is now, history included, kept from the change that comes. Itself where nothing is recorded."""
+    if not mode.enabled or (x.tracked and x.node is None):  # a leaf's copy would not be that leaf
+        return x
+    if x.parent is not None and x.tracked:
+        x.renew_history()
+    with no_grad():
+        kept = x.clone()
+    kept.node, kept.index, kept.tracked = x.node, x.index, x.tracked
+    return kept
 
 
 def fit(who: str, target: Tensor, result: Tensor) -> Tensor:

@@ -85,14 +85,13 @@ def _by_choice(x: Tensor, target: Tensor, parsed: Parsed, given: Tensor) -> bool
 def _given(x: Tensor, value: Any) -> Tensor:
     """The value as a tensor of the dtype and on the device of `x`."""
     from hal.creation import tensor
-    from hal.dispatch import constant, to_device
+    from hal.dispatch import constant
 
     if isinstance(value, (bool, int, float, complex)):
         return constant(value, Spec((), x.dtype), x.device)
     if not is_tensor(value):
         return tensor(value, dtype=x.dtype, device=x.device)
-    value = to_device(value, x.device)
-    return value if value.dtype is x.dtype else ops.cast(value, dtype=x.dtype)
+    return value.to(x.device, x.dtype)
 
 
 def _without_leading_ones(value: Tensor, ndim: int) -> Tensor:

@@ -5,6 +5,7 @@ Each goes through `dispatch.run_into`: a kernel that can write into the tensor's
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hal import ops
@@ -37,16 +38,16 @@ def into(target: Any, op: Op, *args: Any, **settings: Any) -> Tensor:
     return target
 
 
-def replace(target: Any, who: str, value: Tensor) -> Tensor:
-    """Let `value`, broadcast and cast, be the contents of `target`."""
-    from hal.inplace import assign, check_target, fit
+def replace(target: Any, who: str, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Let what `change` makes of `target`, broadcast and cast, be its contents."""
+    from hal.inplace import assign, before, check_target, fit
 
     check_target(who, target)
-    assign(target, fit(who, target, value))
+    assign(target, fit(who, target, change(before(target))))
     return target
 
 
-def become(x: Any, who: str, change: Any) -> Tensor:
+def become(x: Any, who: str, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Let `x` be the view that `change` makes of it: another shape of the same memory, under the same name."""
     from hal.autodiff import mode
 
@@ -57,6 +58,8 @@ def become(x: Any, who: str, change: Any) -> Tensor:
     if x.parent is not None:
         before.seen = x.seen
     after = change(before)
+    if after.node is None:  # nothing was recorded: what was a leaf is one
+        after.tracked = x.tracked
     for name in ("spec", "storage", "_buffer", "_generation", "node", "index", "tracked", "parent"):
         setattr(x, name, getattr(after, name))
     if after.parent is not None:
@@ -108,12 +111,12 @@ class Mutation:
         """Divide in place. Source: torch.Tensor.div_."""
         if rounding_mode is None:
             return into(self, ops.div, self, other)
-        return replace(self, "div_", elementwise.div(self, other, rounding_mode=rounding_mode))
+        return replace(self, "div_", lambda x: elementwise.div(x, other, rounding_mode=rounding_mode))
 
     def clamp_(self: Any, min: Any = None, max: Any = None) -> Tensor:
         """Bound the elements in place. Source: torch.Tensor.clamp_."""
         if is_tensor(min) or is_tensor(max) or (min is None and max is None):
-            return replace(self, "clamp_", elementwise.clip(self, min, max))
+            return replace(self, "clamp_", lambda x: elementwise.clip(x, min, max))
         return into(self, ops.clip, self, low=min, high=max)
 
     clip_ = clamp_
@@ -121,7 +124,7 @@ class Mutation:
 
     def lerp_(self: Any, end: Tensor, weight: Any) -> Tensor:
         """Move towards `end` in place. Source: torch.Tensor.lerp_."""
-        return replace(self, "lerp_", elementwise.lerp(self, end, weight))
+        return replace(self, "lerp_", lambda x: elementwise.lerp(x, end, weight))
 
     def addcmul_(self: Any, a: Tensor, b: Tensor, *, value: Scalar = 1) -> Tensor:
         """Add value a b in place. Source: torch.Tensor.addcmul_."""
@@ -149,20 +152,22 @@ class Mutation:
         """The contents of `source`, broadcast, converted and moved here. Source: torch.Tensor.copy_."""
         from hal.interop import asarray
 
-        value = source if is_tensor(source) else asarray(source)
+        value = source if is_tensor(source) else asarray(source, dtype=self.dtype, device=self.device)
         if value.shape != self.shape:
             if value.ndim > self.ndim:
                 raise ShapeError(f"copy_ needs a source that broadcasts to {self.shape}, got {value.shape}")
             value = ops.broadcast_to(value, shape=self.shape)
-        return into(self, ops.cast, value.to(self.device), dtype=self.dtype)
+        if value.device is not self.device:
+            value = value.to(self.device, self.dtype)
+        return into(self, ops.cast, value, dtype=self.dtype)
 
     def masked_fill_(self: Any, mask: Tensor, value: Any) -> Tensor:
         """`value` where the mask holds. Source: torch.Tensor.masked_fill_."""
-        return replace(self, "masked_fill_", selecting.masked_fill(self, mask, value))
+        return replace(self, "masked_fill_", lambda x: selecting.masked_fill(x, mask, value))
 
     def scatter_(self: Any, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
         """Put the elements of `src` at the places of `index` along `dim`. Source: torch.Tensor.scatter_."""
-        return replace(self, "scatter_", selecting.scatter(self, dim, index, src, value=value))
+        return replace(self, "scatter_", lambda x: selecting.scatter(x, dim, index, src, value=value))
 
     def scatter_add_(self: Any, dim: int, index: Tensor, src: Tensor) -> Tensor:
         """Add the elements of `src` at the places of `index` along `dim`. Source: torch.Tensor.scatter_add_."""
@@ -178,7 +183,7 @@ class Mutation:
 
     def index_fill_(self: Any, dim: int, index: Tensor, value: Any) -> Tensor:
         """Put one value into the slices with these numbers along `dim`. Source: torch.Tensor.index_fill_."""
-        return replace(self, "index_fill_", selecting.index_fill(self, dim, index, value))
+        return replace(self, "index_fill_", lambda x: selecting.index_fill(x, dim, index, value))
 
     # Random contents; the bits are the same on every device.
 
@@ -196,7 +201,7 @@ class Mutation:
         """1 with probability `p`, a number or a tensor that broadcasts, else 0. Source: torch.Tensor.bernoulli_."""
         chances = p if is_tensor(p) else self.new_full((), p, dtype=DEFAULT_FLOAT)
         drawn = ops.bernoulli(ops.broadcast_to(chances.to(self.device), shape=self.shape), _state(self, generator))
-        return replace(self, "bernoulli_", drawn.to(self.dtype))
+        return self.copy_(drawn)
 
     def random_(self: Any, low: int = 0, high: int | None = None, *, generator: Generator | None = None) -> Tensor:
         """Random whole numbers in [low, high); with one number below it; with none all that the dtype holds from 0 on.
@@ -213,13 +218,13 @@ class Mutation:
         if high is None:  # every whole number up to there is exact
             high = iinfo(whole).max if whole is self.dtype else round(2 / finfo(self.dtype).eps) + 1
         drawn = ops.randint(_state(self, generator), shape=self.shape, low=low, high=high, dtype=whole)
-        return replace(self, "random_", drawn.to(self.dtype))
+        return self.copy_(drawn)
 
     def exponential_(self: Any, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
         """Random numbers of an exponential distribution with rate `lambd`. Source: torch.Tensor.exponential_."""
         state = _state(self, generator)
         unit = ops.uniform(state, shape=self.shape, dtype=self.dtype)
-        return replace(self, "exponential_", -(-unit).log1p() / lambd)
+        return self.copy_(-(-unit).log1p() / lambd)
 
     # Another shape under the same name.
 

@@ -98,7 +98,9 @@ def test_a_key_on_another_device_is_brought_along() -> None:
     x = hal.tensor(array())
     index = hal.tensor([2, 0], device="cpu")
     np.testing.assert_array_equal(x[index].cpu().numpy(), array()[[2, 0]])
-    np.testing.assert_array_equal(x[:, hal.tensor([0, 1], device="cpu"), index].cpu().numpy(), array()[:, [0, 1], [2, 0]])
+    np.testing.assert_array_equal(
+        x[:, hal.tensor([0, 1], device="cpu"), index].cpu().numpy(), array()[:, [0, 1], [2, 0]]
+    )
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (0, 2), (1, 1)])
