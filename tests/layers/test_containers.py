@@ -83,7 +83,7 @@ def test_module_list() -> None:
     items.append(c).insert(1, b)
     assert list(items) == [a, b, c]
     assert isinstance(items[1:], nn.ModuleList)
-    assert list((items + [a])._modules) == ["0", "1", "2", "3"]
+    assert list((items + nn.ModuleList([a]))._modules) == ["0", "1", "2", "3"]
     items += [a]
     assert items.pop(-1) is a
     items[0] = b

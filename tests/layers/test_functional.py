@@ -181,11 +181,22 @@ def test_running_statistics_move_in_place() -> None:
 
 # What is refused.
 
-# fmt: off
 ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (lambda: F.conv2d(hal.zeros(1, 2, 5, 5), hal.zeros(3, 2, 3, 3), padding="half"), TypeError, "'same' or 'valid', got 'half'"),
-    (lambda: F.conv2d(hal.zeros(1, 2, 5, 5), hal.zeros(3, 2, 3, 3), stride=2, padding="same"), TypeError, "needs stride=1"),
-    (lambda: F.conv2d(hal.zeros(1, 2, 5, 5), hal.zeros(3, 2, 3, 3), stride=(1, 2, 3)), TypeError, r"2 of them, got \(1, 2, 3\)"),
+    (
+        lambda: F.conv2d(hal.zeros(1, 2, 5, 5), hal.zeros(3, 2, 3, 3), padding="half"),
+        TypeError,
+        "'same' or 'valid', got 'half'",
+    ),
+    (
+        lambda: F.conv2d(hal.zeros(1, 2, 5, 5), hal.zeros(3, 2, 3, 3), stride=2, padding="same"),
+        TypeError,
+        "needs stride=1",
+    ),
+    (
+        lambda: F.conv2d(hal.zeros(1, 2, 5, 5), hal.zeros(3, 2, 3, 3), stride=(1, 2, 3)),
+        TypeError,
+        r"2 of them, got \(1, 2, 3\)",
+    ),
     (lambda: F.conv2d(hal.zeros(1, 4, 5, 5), hal.zeros(3, 2, 3, 3)), ValueError, "conv2d"),
     (lambda: F.max_pool2d(hal.zeros(1, 2, 5, 5), 6), ValueError, "does not fit"),
     (lambda: F.layer_norm(hal.zeros(2, 5), (4,)), ValueError, r"last axes are \(4,\), got \(2, 5\)"),
@@ -203,7 +214,6 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: F.avg_pool2d(hal.zeros(1, 1, 4, 4), 2, divisor_override=0), TypeError, "divisor_override"),
     (lambda: F.adaptive_avg_pool2d(hal.zeros(1, 1, 4, 4), (1, 2, 3)), TypeError, "2 of them"),
 ]
-# fmt: on
 
 
 @pytest.mark.parametrize(("call", "error", "text"), ERRORS, ids=[e[2][:24] for e in ERRORS])

@@ -144,7 +144,11 @@ def test_layers_begin_as_in_torch(torch: ModuleType, build: Callable[[Any], Any]
 
 
 ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (lambda: init.xavier_uniform_(hal.empty(3)), ValueError, r"xavier_uniform_ needs a weight of at least two axes.*\(3,\)"),
+    (
+        lambda: init.xavier_uniform_(hal.empty(3)),
+        ValueError,
+        r"xavier_uniform_ needs a weight of at least two axes.*\(3,\)",
+    ),
     (lambda: init.kaiming_normal_(hal.empty(3, 2), mode="fan"), TypeError, "'fan_in' or 'fan_out', got 'fan'"),
     (lambda: init.calculate_gain("swish"), TypeError, "knows linear.*got 'swish'"),
     (lambda: init.eye_(hal.empty(3)), ValueError, "eye_ needs a matrix"),

@@ -178,7 +178,10 @@ def test_layer_in_float64(torch: ModuleType, parity: Callable[..., None], name: 
     x = np.random.default_rng(0).normal(size=shape)
 
     parity(
-        getattr(nn, name)(*args, dtype=hal.float64), getattr(torch.nn, name)(*args, dtype=torch.float64), x, tolerance=1e-12
+        getattr(nn, name)(*args, dtype=hal.float64),
+        getattr(torch.nn, name)(*args, dtype=torch.float64),
+        x,
+        tolerance=1e-12,
     )
 
 

@@ -328,9 +328,12 @@ class NoForward(nn.Module):
     pass
 
 
-# fmt: off
 ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (Forgot, AttributeError, r"Forgot cannot keep the module 'linear' yet: call super\(\).__init__\(\) in the first line of Forgot"),
+    (
+        Forgot,
+        AttributeError,
+        r"Forgot cannot keep the module 'linear' yet: call super\(\).__init__\(\) in the first line of Forgot",
+    ),
     (ForgotParameter, AttributeError, r"ForgotParameter cannot keep the parameter 'weight' yet: call super\(\)"),
     (ForgotBuffer, AttributeError, r"ForgotBuffer cannot keep the buffer 'b' yet: call super\(\)"),
     (lambda: ForgotAll()(1), AttributeError, r"ForgotAll has no attribute '_forward_hooks' yet: call super\(\)"),
@@ -339,16 +342,36 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Block().add_module("first.x", nn.ReLU()), KeyError, "contain a dot, got 'first.x'"),
     (lambda: Block().add_module("", nn.ReLU()), KeyError, "cannot be empty"),
     (lambda: Block().add_module("forward", nn.ReLU()), KeyError, "Block has an attribute 'forward' already"),
-    (lambda: Block().add_module("x", nn.ReLU), TypeError, r"add_module\('x'\) needs an nn.Module or None, got the class ReLU: call it"),
+    (
+        lambda: Block().add_module("x", nn.ReLU),
+        TypeError,
+        r"add_module\('x'\) needs an nn.Module or None, got the class ReLU: call it",
+    ),
     (lambda: Block().add_module("x", 3), TypeError, "got int"),
     (lambda: Block().add_module(3, nn.ReLU()), TypeError, "must be a string, got int"),
-    (lambda: Block().register_buffer("x", [1.0]), TypeError, r"register_buffer\('x'\) needs a tensor or None, got list"),
+    (
+        lambda: Block().register_buffer("x", [1.0]),
+        TypeError,
+        r"register_buffer\('x'\) needs a tensor or None, got list",
+    ),
     (lambda: Block().register_parameter("x", hal.ones(1)), TypeError, "needs an nn.Parameter or None, got Tensor"),
-    (lambda: setattr(Block(), "scale", hal.ones(4)), TypeError, "Block.scale needs an nn.Parameter or None, got Tensor"),
+    (
+        lambda: setattr(Block(), "scale", hal.ones(4)),
+        TypeError,
+        "Block.scale needs an nn.Parameter or None, got Tensor",
+    ),
     (lambda: setattr(Block(), "first", 3), TypeError, "Block.first needs an nn.Module or None, got int"),
     (lambda: setattr(Block(), "seen", 3), TypeError, "Block.seen needs a tensor or None, got int"),
-    (lambda: Block().get_submodule("last.2"), AttributeError, r"no module 'last.2': last has no part '2', but \['0', '1'\]"),
-    (lambda: Block().get_parameter("first.w"), AttributeError, r"first has no 'w' among its parameters, but \['weight', 'bias'\]"),
+    (
+        lambda: Block().get_submodule("last.2"),
+        AttributeError,
+        r"no module 'last.2': last has no part '2', but \['0', '1'\]",
+    ),
+    (
+        lambda: Block().get_parameter("first.w"),
+        AttributeError,
+        r"first has no 'w' among its parameters, but \['weight', 'bias'\]",
+    ),
     (lambda: Block().get_buffer("x"), AttributeError, "Block has no 'x' among its buffers"),
     (lambda: Block().train("yes"), ValueError, r"train\(\) needs True or False, got 'yes'"),
     (lambda: Block().to(hal.int32), TypeError, "needs a floating-point dtype, got hal.int32"),
@@ -362,8 +385,16 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: nn.Conv2d(2, 4, 3, padding_mode="zero"), TypeError, "zeros, reflect, replicate, circular"),
     (lambda: nn.Conv2d(2, 4, 3, stride=2, padding="same"), TypeError, "needs stride=1"),
     (lambda: nn.ConvTranspose2d(2, 4, 3, padding_mode="reflect"), TypeError, "padding_mode='zeros'"),
-    (lambda: nn.ConvTranspose2d(1, 1, 3, 2)(hal.zeros(1, 1, 5, 5), output_size=(20, 11)), ValueError, r"from \(11, 11\) to \(12, 12\)"),
-    (lambda: nn.BatchNorm2d(3)(hal.ones(2, 3)), ValueError, r"BatchNorm2d needs an input \(N, C, H, W\), got shape \(2, 3\)"),
+    (
+        lambda: nn.ConvTranspose2d(1, 1, 3, 2)(hal.zeros(1, 1, 5, 5), output_size=(20, 11)),
+        ValueError,
+        r"from \(11, 11\) to \(12, 12\)",
+    ),
+    (
+        lambda: nn.BatchNorm2d(3)(hal.ones(2, 3)),
+        ValueError,
+        r"BatchNorm2d needs an input \(N, C, H, W\), got shape \(2, 3\)",
+    ),
     (lambda: nn.BatchNorm1d(3)(hal.ones(2, 4)), ValueError, "BatchNorm1d of 3 channels got an input of shape"),
     (lambda: nn.BatchNorm1d(3)(hal.ones(1, 3)), ValueError, "more than one value per channel"),
     (lambda: nn.GroupNorm(3, 4), ValueError, "num_groups=3 divides, got 4"),
@@ -376,7 +407,6 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: nn.MultiheadAttention(5, 2), TypeError, "num_heads divides, got 5 and 2"),
     (lambda: nn.ZeroPad2d((1, 2)), ValueError, "one number or 4 of them"),
 ]
-# fmt: on
 
 
 @pytest.mark.parametrize(("call", "error", "text"), ERRORS, ids=[e[2][:28] for e in ERRORS])

@@ -197,14 +197,17 @@ def test_printed_with_its_groups() -> None:
     assert "    lr: 0.1" in text
 
 
-# fmt: off
 P = nn.Parameter(hal.ones(2))
 ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: optim.SGD([P], lr=-1), ValueError, "SGD needs lr= of 0 or more, got -1"),
     (lambda: optim.SGD([P], lr=0.1, momentum=-1), ValueError, "momentum= of 0 or more, got -1"),
     (lambda: optim.SGD([P], lr=0.1, weight_decay=-1), ValueError, "weight_decay="),
     (lambda: optim.SGD([P], lr=0.1, nesterov=True), ValueError, "nesterov= with a momentum and no dampening"),
-    (lambda: optim.Adam([P], betas=(1.0, 0.9)), ValueError, r"Adam needs betas= two numbers from 0 to below 1, got \(1.0, 0.9\)"),
+    (
+        lambda: optim.Adam([P], betas=(1.0, 0.9)),
+        ValueError,
+        r"Adam needs betas= two numbers from 0 to below 1, got \(1.0, 0.9\)",
+    ),
     (lambda: optim.AdamW([P], eps=-1), ValueError, "AdamW needs eps="),
     (lambda: optim.RMSprop([P], alpha=-1), ValueError, "RMSprop needs alpha="),
     (lambda: optim.Adagrad([P], lr_decay=-1), ValueError, "Adagrad needs lr_decay="),
@@ -221,7 +224,6 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: optim.lr_scheduler.LambdaLR(optim.SGD([P], lr=1), [abs, abs]), ValueError, "for each of 1 groups, got 2"),
     (lambda: optim.lr_scheduler.ReduceLROnPlateau(optim.SGD([P], lr=1), "least"), ValueError, "'least'"),
 ]
-# fmt: on
 
 
 @pytest.mark.parametrize(("call", "error", "text"), ERRORS, ids=[e[2][:24] for e in ERRORS])
@@ -236,7 +238,10 @@ def test_error(call: Callable[[], Any], error: type[Exception], text: str) -> No
     [
         (lambda s: s["param_groups"].pop(), r"groups of \[1, 1\] parameters, the state has groups of \[1\]"),
         (lambda s: s["state"].update({7: {}}), "no parameter number 7"),
-        (lambda s: s["state"][0].update(momentum_buffer=hal.ones(3)), r"momentum_buffer of parameter 0 has shape \(3,\)"),
+        (
+            lambda s: s["state"][0].update(momentum_buffer=hal.ones(3)),
+            r"momentum_buffer of parameter 0 has shape \(3,\)",
+        ),
     ],
 )
 def test_nothing_is_loaded_if_anything_is_wrong(spoil: Callable[[dict[str, Any]], Any], text: str) -> None:
@@ -288,7 +293,9 @@ def test_schedule(torch: ModuleType, name: str, settings: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"mode": "max"}, {"threshold": 0.3, "threshold_mode": "abs"}, {"cooldown": 2, "min_lr": 0.03}], ids=str
+    "settings",
+    [{}, {"mode": "max"}, {"threshold": 0.3, "threshold_mode": "abs"}, {"cooldown": 2, "min_lr": 0.03}],
+    ids=str,
 )
 def test_reduction_on_a_plateau(torch: ModuleType, settings: dict[str, Any]) -> None:
     pair = Pair(torch)

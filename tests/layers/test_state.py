@@ -15,7 +15,11 @@ from hal.errors import StateError
 MODELS: dict[str, Callable[[Any], Any]] = {
     "mlp": lambda nn: nn.Sequential(nn.Flatten(), nn.Linear(8, 4), nn.ReLU(), nn.Dropout(), nn.Linear(4, 2)),
     "lenet": lambda nn: nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Sigmoid(), nn.AvgPool2d(2), nn.Sequential(nn.Flatten(), nn.Linear(8, 3))
+        nn.Conv2d(1, 2, 3),
+        nn.BatchNorm2d(2),
+        nn.Sigmoid(),
+        nn.AvgPool2d(2),
+        nn.Sequential(nn.Flatten(), nn.Linear(8, 3)),
     ),
     "transformer": lambda nn: nn.ModuleDict(
         {"embed": nn.Embedding(9, 4), "attend": nn.MultiheadAttention(4, 2, add_bias_kv=True), "norm": nn.LayerNorm(4)}
@@ -23,7 +27,12 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "cross attention": lambda nn: nn.MultiheadAttention(4, 2, kdim=3, vdim=5, bias=False),
     "recurrent": lambda nn: nn.ModuleList([nn.LSTM(3, 4, 2, bidirectional=True), nn.GRU(3, 4), nn.RNNCell(2, 3)]),
     "norms": lambda nn: nn.ModuleList(
-        [nn.GroupNorm(2, 4), nn.InstanceNorm1d(3, affine=True, track_running_stats=True), nn.RMSNorm(3), nn.BatchNorm1d(3, affine=False)]
+        [
+            nn.GroupNorm(2, 4),
+            nn.InstanceNorm1d(3, affine=True, track_running_stats=True),
+            nn.RMSNorm(3),
+            nn.BatchNorm1d(3, affine=False),
+        ]
     ),
     "loss weights": lambda nn: nn.ModuleList([nn.CrossEntropyLoss(), nn.PReLU(3), nn.Bilinear(2, 3, 4)]),
     "parameters": lambda nn: nn.ModuleList(
@@ -110,19 +119,34 @@ def test_a_tie_stays_a_tie() -> None:
     assert target.twin.weight is target[0].weight
 
 
-# fmt: off
 ERRORS: list[tuple[str, Callable[[dict[str, Any]], Any], type[Exception], list[str]]] = [
     ("missing", lambda s: s.pop("0.bias"), StateError, ["nothing was loaded", 'missing keys: "0.bias"']),
-    ("near", lambda s: s.update({"0.biases": s.pop("0.bias")}), StateError,
-     ['missing keys: "0.bias" (the state has "0.biases")', 'unexpected keys: "0.biases" (the module has "0.bias")']),
+    (
+        "near",
+        lambda s: s.update({"0.biases": s.pop("0.bias")}),
+        StateError,
+        ['missing keys: "0.bias" (the state has "0.biases")', 'unexpected keys: "0.biases" (the module has "0.bias")'],
+    ),
     ("unexpected", lambda s: s.update(extra=hal.ones(1)), StateError, ['unexpected keys: "extra"']),
-    ("shape", lambda s: s.update({"0.weight": hal.ones(3, 4)}), StateError,
-     ['size mismatch for "0.weight": the state has shape (3, 4), the module has (4, 3)']),
-    ("all at once", lambda s: s.update({"0.weight": hal.ones(3, 4), "2.weight": hal.ones(1), "x": hal.ones(1)}), StateError,
-     ['"0.weight"', '"2.weight"', 'unexpected keys: "x"']),
-    ("no tensor", lambda s: s.update({"0.weight": "w"}), StateError, ['a str under "0.weight", where a tensor was needed']),
+    (
+        "shape",
+        lambda s: s.update({"0.weight": hal.ones(3, 4)}),
+        StateError,
+        ['size mismatch for "0.weight": the state has shape (3, 4), the module has (4, 3)'],
+    ),
+    (
+        "all at once",
+        lambda s: s.update({"0.weight": hal.ones(3, 4), "2.weight": hal.ones(1), "x": hal.ones(1)}),
+        StateError,
+        ['"0.weight"', '"2.weight"', 'unexpected keys: "x"'],
+    ),
+    (
+        "no tensor",
+        lambda s: s.update({"0.weight": "w"}),
+        StateError,
+        ['a str under "0.weight", where a tensor was needed'],
+    ),
 ]
-# fmt: on
 
 
 @pytest.mark.parametrize(("spoil", "error", "texts"), [e[1:] for e in ERRORS], ids=[e[0] for e in ERRORS])

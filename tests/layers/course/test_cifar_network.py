@@ -1,4 +1,4 @@
-"""A course's convolutional CIFAR-10 network: two convolutions, pooling, three linear layers, momentum, a short training."""
+"""A course's convolutional CIFAR-10 network: two convolutions, pooling, three linear layers, and a short training."""
 
 import pytest
 
