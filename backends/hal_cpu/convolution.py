@@ -14,7 +14,7 @@ import numpy as np
 
 from hal import ops
 from hal.plugin import Array
-from hal_cpu.columns import BLOCK, Pair, Windows, blocks, columns, fold
+from hal_cpu.columns import BLOCK, Block, Pair, Windows, blocks, columns, fold
 from hal_cpu.parallel import in_parts, scratch
 from hal_cpu.precision import working
 from hal_cpu.table import kernels
@@ -234,23 +234,27 @@ def conv2d_weight_gradient(
 
     # OpenBLAS has a fast way for products so small, image by image; else all images of a block are one long product.
     apart = made // groups * terms * prod(places) <= _SMALL_PRODUCT and prod(places) >= _FEW_PLACES
+    # OpenBLAS is faster where a result has more rows than columns, which pays if that is turned back only once.
+    turned = terms > made // groups and x.shape[0] * prod(places) > _LONG_ENOUGH
+
+    def product(block: Block, out: Array | None) -> Array:
+        n0, n1, y0, y1 = block
+        seen = columns(x[n0:n1], windows, y0, y1, merge=not apart)
+        chosen = g[n0:n1, :, y0:y1] if apart else g[n0:n1, :, y0:y1].swapaxes(0, 1)
+        rows = scratch("gradients", chosen.shape, kind)
+        np.copyto(rows, chosen)
+        shape = (n1 - n0, groups) if apart else (groups,)
+        factors = [rows.reshape(*shape, made // groups, -1), seen.reshape(*shape, terms, -1)]
+        left, right = reversed(factors) if turned else factors
+        if not apart:
+            return np.matmul(left, right.swapaxes(-1, -2), out=out)
+        several = scratch("products", (*shape, left.shape[-2], right.shape[-2]), kind)
+        return np.asarray(np.add.reduce(np.matmul(left, right.swapaxes(-1, -2), out=several), 0, out=out))
 
     def part(start: int, stop: int) -> Array:
-        total = np.zeros((groups, terms, made // groups), kind)
-        for n0, n1, y0, y1 in pieces[start:stop]:
-            seen = columns(x[n0:n1], windows, y0, y1, merge=not apart)
-            chosen = g[n0:n1, :, y0:y1] if apart else g[n0:n1, :, y0:y1].swapaxes(0, 1)
-            rows = scratch("gradients", chosen.shape, kind)
-            np.copyto(rows, chosen)
-            shape = (n1 - n0, groups) if apart else (groups,)
-            rows, seen = rows.reshape(*shape, made // groups, -1), seen.reshape(*shape, terms, -1)
-            product = scratch("products", (*shape, terms, made // groups), kind)
-            if terms > made // groups:  # OpenBLAS is faster where the result has more rows than columns
-                np.matmul(seen, rows.swapaxes(-1, -2), out=product)
-            else:
-                np.matmul(rows, seen.swapaxes(-1, -2), out=product.reshape(*shape, made // groups, terms))
-                product = product.reshape(*shape, made // groups, terms).swapaxes(-1, -2)
-            total += np.add.reduce(product, 0) if apart else product
+        total = product(pieces[start], None)
+        for block in pieces[start + 1 : stop]:
+            total += product(block, scratch("product", total.shape, kind))
         return total
 
     if x.size == 0 or g.size == 0:
@@ -259,7 +263,7 @@ def conv2d_weight_gradient(
     first, *others = in_parts(part, len(pieces), _work(g.size * terms, x.shape[0] * prod(places) * groups * terms))
     for other in others:
         first += other
-    np.copyto(result, first.swapaxes(1, 2).reshape(weight_shape))
+    np.copyto(result, (first.swapaxes(1, 2) if turned else first).reshape(weight_shape))
     return _delivered(result, asked, out)
 
 

@@ -137,6 +137,7 @@ def _in_child(answers: Any) -> None:
 
 
 @pytest.mark.usefixtures("three_threads")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 warns of what is tested here
 def test_threads_after_a_fork() -> None:
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("this system does not fork")
