@@ -7,12 +7,14 @@ they wait, and are woken only where that pays.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from hal import ops
-from hal.plugin import Array
+from hal.ops.einstein import parse
+from hal.plugin import Array, Spec
 from hal_cpu.movement import apart
 from hal_cpu.parallel import in_parts, one_blas_thread
 from hal_cpu.table import kernels
@@ -134,3 +136,18 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | N
         return result if bias is None else np.add(result, bias, result)
     wide = [t.astype(np.float32) for t in (x, weight, bias) if t is not None]
     return _rounded(linear(*wide), x.dtype, out)  # half precision
+
+
+def _is_small(*xs: Spec, equation: str) -> bool:
+    sizes = parse(equation, tuple(x.shape for x in xs)).sizes
+    terms = ops.einsum.terms
+    assert terms is not None
+    # Its sums are one after another, so they must be short; half precision is left to matmul, which rounds once.
+    return xs[0].dtype.itemsize > 2 and prod(sizes.values()) <= 4096 and terms(*xs, equation=equation) <= 64
+
+
+@kernels.register(ops.einsum, when=_is_small)
+def einsum(*xs: Array, equation: str) -> Array:
+    """One loop over everything: for small operands. For others matmul, which einsum is made of, is quicker."""
+    result = np.einsum(equation, *xs)
+    return np.array(result) if len(xs) == 1 else result  # which may be a view of a single operand
