@@ -40,7 +40,7 @@ class Cpu(Backend):
         run = kernel.run
         if op.kind not in ("movement", "creation") and any(s.dtype.is_inexact for s in (*specs, *outs)):
             run = quiet(run)
-        if op.kind in ("contraction", "reduction", "composite"):
+        if op.kind in ("contraction", "reduction", "indexing", "composite"):
             cost = op.cost(*specs, out=outs if len(outs) > 1 else outs[0], **settings)
             if BLAS_WAKES < cost.flops < WORTH_WAKING:
                 run = on_one_blas_thread(run)
