@@ -34,7 +34,7 @@ class _Mode(threading.local):
 mode = _Mode()
 
 
-class set_grad_enabled:  # noqa: N801  # used like a function, as in torch
+class set_grad_enabled:  # used like a function, as in torch
     """Switch recording on or off: at once, for a `with` block, or for a decorated function.
 
     Source: torch.set_grad_enabled.
@@ -85,13 +85,13 @@ class _Switch:
         mode.enabled = self.before.pop()
 
 
-class no_grad(_Switch):  # noqa: N801
+class no_grad(_Switch):
     """Do not record operations: `with no_grad():` or `@no_grad()`. Source: torch.no_grad."""
 
     enabled = False
 
 
-class enable_grad(_Switch):  # noqa: N801
+class enable_grad(_Switch):
     """Record operations: `with enable_grad():` or `@enable_grad()`. Source: torch.enable_grad."""
 
     enabled = True

@@ -52,7 +52,9 @@ def logs(what: str) -> bool:
     asked = [part.strip() for part in value.split(",")]
     for part in asked:
         if part not in LOGS:
-            raise ConfigError(f"HAL_LOG takes a comma list of {', '.join(LOGS)}, got {part!r}{did_you_mean(part, LOGS)}")
+            raise ConfigError(
+                f"HAL_LOG takes a comma list of {', '.join(LOGS)}, got {part!r}{did_you_mean(part, LOGS)}"
+            )
     return what in asked
 
 

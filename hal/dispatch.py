@@ -389,7 +389,7 @@ def _other_device(op: Op, device: Device, specs: tuple[Spec, ...], settings: Set
             continue
         try:
             candidates = backend.devices()
-        except Exception:  # noqa: S112  # unavailable or broken: no candidate
+        except Exception:  # unavailable or broken: no candidate
             continue
         dtypes_fit = all(s.dtype in backend.dtypes for s in specs)
         if candidates and dtypes_fit:

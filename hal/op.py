@@ -163,7 +163,9 @@ class Op:
     @cached_property
     def defaults(self) -> dict[str, Any]:
         """The settings that have a default, with it."""
-        return {n: p.default for n, p in self._parameters.items() if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+        return {
+            n: p.default for n, p in self._parameters.items() if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
+        }
 
     @cached_property
     def settings(self) -> tuple[str, ...]:

@@ -31,7 +31,9 @@ class _Policy:
         stack.append(self.value)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _local.__dict__[self._name].pop()
 
     @classmethod
@@ -41,7 +43,7 @@ class _Policy:
         return stack[-1] if stack else config.choice(cls._variable, cls._choices)
 
 
-class fallback(_Policy):  # noqa: N801  # used like a function: with hal.fallback("error"):
+class fallback(_Policy):  # used like a function: with hal.fallback("error"):
     """What to do when a device has no way to run an op: `warn`, `allow`, `error`, or the names of ops that may.
 
     >>> import hal
@@ -53,7 +55,7 @@ class fallback(_Policy):  # noqa: N801  # used like a function: with hal.fallbac
     _name, _choices, _variable = "fallback", config.FALLBACKS, "HAL_FALLBACK"
 
 
-class copies(_Policy):  # noqa: N801
+class copies(_Policy):
     """What to do when the tensors of one op live on different devices: `allow` a copy, or `error`."""
 
     _name, _choices, _variable = "copies", config.COPIES, "HAL_COPIES"

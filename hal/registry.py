@@ -55,7 +55,11 @@ class Source:
     distribution: str
 
     def __str__(self) -> str:
-        return f"plugin {self.plugin} of {self.distribution}" if self.distribution else f"{self.plugin}, registered in code"
+        return (
+            f"plugin {self.plugin} of {self.distribution}"
+            if self.distribution
+            else f"{self.plugin}, registered in code"
+        )
 
 
 class Registry:
@@ -178,7 +182,9 @@ class Registry:
     def _add_backend(self, backend: Backend, source: Source) -> None:
         missing = [part for part in ("name", "kernels") if not hasattr(backend, part)]
         if missing:
-            self._report(source.plugin, source.distribution, f"{type(backend).__name__} has no {' and no '.join(missing)}")
+            self._report(
+                source.plugin, source.distribution, f"{type(backend).__name__} has no {' and no '.join(missing)}"
+            )
             return
         name = backend.name
         if name in self.backends or name in self._doubled:
@@ -290,7 +296,7 @@ def devices(name: str | None = None) -> list[Device]:
     for backend in chosen:
         try:
             found += backend.devices()
-        except Exception:  # noqa: S112  # unavailable, or broken: `hal devices` says which and why
+        except Exception:  # unavailable, or broken: `hal devices` says which and why
             continue
     return found
 
@@ -339,11 +345,13 @@ def _best_device() -> Device:
     for backend in sorted(registry().backends.values(), key=lambda b: (-b.priority, b.name)):
         try:
             found = backend.devices() if backend.priority >= 0 else []
-        except Exception:  # noqa: S112  # the best *available*, quietly; asking for it by name says why not
+        except Exception:  # the best *available*, quietly; asking for it by name says why not
             continue
         if found:
             return found[0]
-    raise DeviceError("no backend has a device; `hal devices -v` says why (is hal-runtime itself installed, not only on the path?)")
+    raise DeviceError(
+        "no backend has a device; `hal devices -v` says why (is hal-runtime itself installed, not only on the path?)"
+    )
 
 
 @lru_cache(maxsize=256)
@@ -362,11 +370,15 @@ def _named_device(which: str, asked_by: str) -> Device:
     except Exception as error:
         raise DeviceError(f"{by}backend {name!r} failed to list its devices: {error!r}") from error
     if not found:
-        raise DeviceError(f"{by}device {which!r} was asked for, but backend {name!r} found no device; `hal devices -v` shows more")
+        raise DeviceError(
+            f"{by}device {which!r} was asked for, but backend {name!r} found no device; `hal devices -v` shows more"
+        )
     if not suffix:
         return found[0]
     for position, candidate in enumerate(found):
         if suffix in (str(candidate.suffix), str(position)):
             return candidate
     names = [str(d) for d in found]
-    raise DeviceError(f"{by}there is no device {which!r}; backend {name!r} has {', '.join(names)}{config.did_you_mean(which, names)}")
+    raise DeviceError(
+        f"{by}there is no device {which!r}; backend {name!r} has {', '.join(names)}{config.did_you_mean(which, names)}"
+    )

@@ -52,7 +52,9 @@ class Report:
         _active.append(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _active.remove(self)
         say_fallbacks(self)
         if len(_active) == 1:
@@ -79,7 +81,11 @@ class Report:
 
     def __str__(self) -> str:
         lines = []
-        for title, table in (("fallbacks", self.fallbacks), ("copies", self.copies), ("host synchronisations", self.syncs)):
+        for title, table in (
+            ("fallbacks", self.fallbacks),
+            ("copies", self.copies),
+            ("host synchronisations", self.syncs),
+        ):
             if not table:
                 lines.append(f"no {title}")
                 continue
@@ -144,7 +150,9 @@ def note_copy(what: str, source: object, target: object, reason: str, nbytes: in
     """Count a copy between devices."""
     _note("copies", what, source, target, reason, nbytes, 1)
     if config.logs("copies"):
-        print(f"hal: copied {nbytes:,} B from {source} to {target}: {reason} [{describe(user_line())}]", file=sys.stderr)
+        print(
+            f"hal: copied {nbytes:,} B from {source} to {target}: {reason} [{describe(user_line())}]", file=sys.stderr
+        )
 
 
 def note_sync(what: str, source: object, nbytes: int) -> None:

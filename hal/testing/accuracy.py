@@ -88,7 +88,9 @@ def judge(
     wants = expected(op, inputs, settings)
     if len(got) != len(wants):
         return Verdict(np.inf, 0, "exact", f"{len(got)} results, the reference gives {len(wants)}")
-    verdicts = [_judge_one(op, inputs, settings, g, w, s, i) for i, (g, w, s) in enumerate(zip(got, wants, specs, strict=True))]
+    verdicts = [
+        _judge_one(op, inputs, settings, g, w, s, i) for i, (g, w, s) in enumerate(zip(got, wants, specs, strict=True))
+    ]
     return max(verdicts, key=lambda v: (not v.passed, v.error / v.allowed if v.allowed else v.error))
 
 
@@ -96,7 +98,9 @@ def _judge_one(
     op: Op, inputs: tuple[Array, ...], settings: Mapping[str, Any], got: Array, want: Array, spec: Spec, index: int
 ) -> Verdict:
     if got.shape != spec.shape or want.shape != spec.shape:
-        return Verdict(np.inf, 0, "exact", f"shape {got.shape}, infer says {spec.shape}, the reference gives {want.shape}")
+        return Verdict(
+            np.inf, 0, "exact", f"shape {got.shape}, infer says {spec.shape}, the reference gives {want.shape}"
+        )
     if got.dtype != spec.dtype.numpy:
         return Verdict(np.inf, 0, "exact", f"dtype {got.dtype}, infer says {spec.dtype.name}")
     if not spec.dtype.is_inexact:
@@ -104,7 +108,13 @@ def _judge_one(
         return Verdict(float(wrong.sum()), 0, "exact", _where(got, want, wrong))
     if spec.dtype.kind == "complex":
         scale = np.maximum(np.abs(want), float(np.finfo(got.dtype).tiny))
-        return _worst(np.abs(got - want) / (scale * float(np.finfo(got.dtype).eps)), 4 + _allowed(op, spec.dtype), "ulp", got, want)
+        return _worst(
+            np.abs(got - want) / (scale * float(np.finfo(got.dtype).eps)),
+            4 + _allowed(op, spec.dtype),
+            "ulp",
+            got,
+            want,
+        )
     return _judge_real(op, inputs, settings, got, want, spec, index)
 
 
@@ -120,7 +130,9 @@ def _judge_real(
         rounded = want.astype(spec.dtype.numpy).astype(np.float64)
     y = got.astype(np.float64)
     with np.errstate(all="ignore"):
-        odd = (np.isnan(y) != np.isnan(want)) | (np.isinf(y) & ~np.isinf(rounded) & (np.abs(want) < _nearly_max(spec.dtype)))
+        odd = (np.isnan(y) != np.isnan(want)) | (
+            np.isinf(y) & ~np.isinf(rounded) & (np.abs(want) < _nearly_max(spec.dtype))
+        )
         odd |= np.isinf(want) & (y != want)
     if odd.any():
         return Verdict(np.inf, 0, op.tolerance.unit, _where(got, want, odd))
@@ -164,4 +176,6 @@ def _where(got: Array, want: Array, wrong: Array) -> str:
     if not wrong.any():
         return ""
     at = tuple(int(i) for i in np.argwhere(wrong)[0])
-    return f"{int(wrong.sum())} of {wrong.size} elements differ; at {at} got {got[at]!r}, the reference says {want[at]!r}"
+    return (
+        f"{int(wrong.sum())} of {wrong.size} elements differ; at {at} got {got[at]!r}, the reference says {want[at]!r}"
+    )

@@ -34,7 +34,9 @@ class FakeBuffer:
         self.device = device
 
     def __array__(self, *args: Any, **kwargs: Any) -> Array:
-        raise DeviceError("a buffer of a fake device was read as if it were a NumPy array: only its backend may do that")
+        raise DeviceError(
+            "a buffer of a fake device was read as if it were a NumPy array: only its backend may do that"
+        )
 
 
 class Fake(Backend):

@@ -144,7 +144,9 @@ def test_grad_of_something_in_the_middle() -> None:
 
 
 def test_value_and_grad() -> None:
-    value, (da, db) = hal.value_and_grad(lambda a, b: (a * b).sum(), argnums=(0, 1))(hal.tensor([2.0]), hal.tensor([5.0]))
+    value, (da, db) = hal.value_and_grad(lambda a, b: (a * b).sum(), argnums=(0, 1))(
+        hal.tensor([2.0]), hal.tensor([5.0])
+    )
     assert (value.item(), da.tolist(), db.tolist()) == (10.0, [5.0], [2.0])
 
 
@@ -175,7 +177,9 @@ def test_a_saved_tensor_changed_in_place_is_named_when_it_is_needed() -> None:
     y = x * 2.0
     z = y * y
     y.add_(1.0)
-    with pytest.raises(GradientError, match=r"the gradient of mul needs the contents of input [01], shape \(2,\).*clone\(\)"):
+    with pytest.raises(
+        GradientError, match=r"the gradient of mul needs the contents of input [01], shape \(2,\).*clone\(\)"
+    ):
         z.sum().backward()
 
 

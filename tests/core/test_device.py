@@ -59,7 +59,9 @@ def test_a_context_holds_for_its_thread_alone() -> None:
     assert seen == ["cpu"]
 
 
-@pytest.mark.parametrize(("value", "name"), [("pair", "pair:0"), ("pair:1", "pair:1"), ("pair:1,cpu", "pair:1"), (" cpu ", "cpu")])
+@pytest.mark.parametrize(
+    ("value", "name"), [("pair", "pair:0"), ("pair:1", "pair:1"), ("pair:1,cpu", "pair:1"), (" cpu ", "cpu")]
+)
 def test_hal_backend_is_the_default(monkeypatch: pytest.MonkeyPatch, value: str, name: str) -> None:
     with Fake("pair", count=2).registered():
         monkeypatch.setenv("HAL_BACKEND", value)

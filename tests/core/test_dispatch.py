@@ -149,7 +149,10 @@ def test_the_policy_can_forbid_or_allow_fallbacks(
 ) -> None:
     with Fake("poor", missing=["exp", "log"]).registered():
         x = hal.ones(4, device="poor")
-        with hal.fallback("error"), pytest.raises(FallbackError, match=r"exp would fall back from poor to cpu.*\.to\('cpu'\)"):
+        with (
+            hal.fallback("error"),
+            pytest.raises(FallbackError, match=r"exp would fall back from poor to cpu.*\.to\('cpu'\)"),
+        ):
             hal.exp(x)
         with hal.fallback(["exp"]):
             hal.exp(x)
@@ -170,7 +173,10 @@ def test_a_policy_that_means_nothing_is_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError, match=r"hal.fallback takes warn, allow, error, got 'eror'; did you mean error\?"):
         hal.fallback("eror")
     monkeypatch.setenv("HAL_COPIES", "never")
-    with Fake("far").registered(), pytest.raises(ConfigError, match="HAL_COPIES must be one of allow, error, got 'never'"):
+    with (
+        Fake("far").registered(),
+        pytest.raises(ConfigError, match="HAL_COPIES must be one of allow, error, got 'never'"),
+    ):
         hal.ones(2) + hal.ones(2, device="far")
 
 
@@ -179,7 +185,9 @@ def test_a_dtype_that_the_device_lacks_is_declined() -> None:
         hal.zeros(2, dtype=hal.float64, device="poor")
 
 
-def test_log_placement_speaks_as_it_happens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_placement_speaks_as_it_happens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("HAL_LOG", "placement,copies")
     with Fake("poor", missing=["exp"]).registered():
         hal.exp(hal.ones(4, device="poor")) + hal.ones(4)
@@ -208,7 +216,10 @@ def test_a_failing_kernel_is_named_with_what_it_was_given() -> None:
 
     hal.register(Broken)
     try:
-        with pytest.raises(DeviceError, match=r"kernel for exp failed on broken: RuntimeError\('unit 3 is on fire'\); it was given Spec\(\(2,\), float32\)"):
+        with pytest.raises(
+            DeviceError,
+            match=r"kernel for exp failed on broken: RuntimeError\('unit 3 is on fire'\); it was given Spec\(\(2,\), float32\)",
+        ):
             hal.exp(hal.tensor([1.0, 2.0], device="broken"))
     finally:
         hal.unregister("broken")
@@ -235,7 +246,9 @@ def test_a_device_that_fails_says_after_what() -> None:
 def test_memory_of_a_fake_device_is_counted_and_freed() -> None:
     with Fake("tiny", memory=1000).registered():
         x = hal.tensor(np.zeros(200, np.float32), device="tiny")
-        with pytest.raises(hal.errors.OutOfMemoryError, match="tiny has 1,000 bytes of memory, 800 in use by 1 buffers"):
+        with pytest.raises(
+            hal.errors.OutOfMemoryError, match="tiny has 1,000 bytes of memory, 800 in use by 1 buffers"
+        ):
             x + x
         del x
         hal.tensor(np.zeros(250, np.float32), device="tiny")

@@ -37,7 +37,7 @@ def call(function: Any, op: Op, inputs: tuple[Array, ...], settings: dict[str, A
     """Run on tensors that share the arrays' memory, negative strides and all."""
     if "device" in settings:
         settings = {**settings, "device": hal.device("cpu")}
-    result = function(*(hal.from_numpy(x) for x in inputs), **settings)
+    result = function(*(hal.from_numpy(np.asarray(x)) for x in inputs), **settings)
     return result if isinstance(result, tuple) else (result,)
 
 
@@ -74,7 +74,7 @@ def test_decomposition_agrees_with_the_reference(op: Op) -> None:
                 inputs = tuple(x.astype(w.numpy) for x, w in zip(inputs, wanted, strict=True))
             with hal.no_grad():
                 got = op.decompose(*(hal.tensor(x, device=device) for x in inputs), **settings)
-            results = tuple(t.numpy() for t in (got if isinstance(got, tuple) else (got,)))
+            results = tuple(t.cpu().numpy() for t in (got if isinstance(got, tuple) else (got,)))
             verdict = judge(op, inputs, settings, results, inferred(op, inputs, settings))
             assert verdict.passed, f"sample {i} {[x.shape for x in inputs]} {settings}: {verdict}"
 
@@ -82,21 +82,22 @@ def test_decomposition_agrees_with_the_reference(op: Op) -> None:
 @pytest.mark.parametrize("op", COMPOSITES)
 def test_decomposes_into_the_primitives(op: Op) -> None:
     primitive = [o.name for o in ops.TABLE.values() if o.is_primitive]
-    with Fake("primitive", dtypes=dtypes.ALL, only=primitive).registered():
-        device = hal.device("primitive")
+    with Fake("exact", dtypes=dtypes.ALL, only=primitive).registered():
+        device = hal.device("exact")
         for i, sample, inputs in samples(op):
             settings = op.bind(len(inputs), sample.settings)
             if "device" in settings:
                 settings["device"] = device
             decision = dispatch.explain(op, device, specs_of(op, inputs, settings), settings)
-            assert decision.share == 1.0, f"sample {i}: {decision.share} of {op.name} stays on a device with the primitives"
+            assert decision.share == 1.0, (
+                f"sample {i}: {decision.share} of {op.name} stays on a device with the primitives"
+            )
 
 
 def test_primitives_are_few() -> None:
     primitive = sorted(op.name for op in ops.TABLE.values() if op.is_primitive)
     assert primitive == sorted(
-        "add mul div floor_divide less equal where exp log sin cos sqrt tanh floor pow sum max matmul reshape permute "
-        "broadcast_to slice pad take index_add cast iota full bitwise_and bitwise_right_shift".split()
+        ["add", "mul", "div", "floor_divide", "less", "equal", "where", "exp", "log", "sin", "cos", "sqrt", "tanh", "floor", "pow", "sum", "max", "matmul", "reshape", "permute", "broadcast_to", "slice", "pad", "take", "index_add", "cast", "iota", "full", "bitwise_and", "bitwise_right_shift"]
     )
     assert len(primitive) <= 30
 
@@ -165,6 +166,10 @@ def test_gradient_agrees_with_finite_differences(op: Op) -> None:
             continue
         grads = hal.grad(total, [tensors[k] for k in chosen], allow_unused=True)
         for k, g in zip(chosen, grads, strict=True):
+            checked += 1
+            if inputs[k].size == 0:
+                assert g is None or g.shape == inputs[k].shape
+                continue
             direction = rng.normal(size=inputs[k].shape)
             h = 1e-6
             ahead, behind = list(inputs), list(inputs)
@@ -173,8 +178,9 @@ def test_gradient_agrees_with_finite_differences(op: Op) -> None:
             got = 0.0 if g is None else float((g.numpy() * direction).sum())
             assert g is None or g.shape == inputs[k].shape
             scale = max(1.0, abs(want), float(np.abs(direction).sum()) * 1e-2)
-            assert abs(got - want) <= 2e-5 * scale, f"sample {i}, input {k} {settings}: gradient {got}, differences {want}"
-            checked += 1
+            assert abs(got - want) <= 2e-5 * scale, (
+                f"sample {i}, input {k} {settings}: gradient {got}, differences {want}"
+            )
     assert checked or op.kind == "random", f"no sample of {op.name} is smooth, so its gradient was never checked"
 
 
@@ -213,6 +219,8 @@ def test_second_order_agrees_with_finite_differences(op: Op) -> None:
         seconds = hal.grad(s, [tensors[k] for k in chosen], allow_unused=True)
         h = 1e-6
         for k, g in zip(chosen, seconds, strict=True):
+            if inputs[k].size == 0:
+                continue
             direction = rng.normal(size=inputs[k].shape)
             ahead, behind = list(inputs), list(inputs)
             ahead[k], behind[k] = inputs[k] + h * direction, inputs[k] - h * direction
@@ -222,4 +230,6 @@ def test_second_order_agrees_with_finite_differences(op: Op) -> None:
             want = (up.item() - down.item()) / (2 * h)
             got = 0.0 if g is None else float((g.numpy() * direction).sum())
             scale = max(1.0, abs(want), abs(got), abs(up.item()))
-            assert abs(got - want) <= 2e-4 * scale, f"sample {i}, input {k} {settings}: second order {got}, differences {want}"
+            assert abs(got - want) <= 2e-4 * scale, (
+                f"sample {i}, input {k} {settings}: second order {got}, differences {want}"
+            )

@@ -101,7 +101,9 @@ def test_two_plugins_of_one_name_are_both_named(site: Path) -> None:
     assert registry.backend("cpu").name == "cpu"
 
 
-@pytest.mark.parametrize(("value", "there"), [("0", set()), ("plug-b", {"bchip"}), ("plug-a, plug-b", {"achip", "bchip"})])
+@pytest.mark.parametrize(
+    ("value", "there"), [("0", set()), ("plug-b", {"bchip"}), ("plug-a, plug-b", {"achip", "bchip"})]
+)
 def test_hal_plugins_chooses_third_parties(
     site: Path, monkeypatch: pytest.MonkeyPatch, value: str, there: set[str]
 ) -> None:

@@ -118,7 +118,10 @@ def test_a_broadcast_view_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x.add_(hal.ones(4, 3)), r"add gives shape \(4, 3\), which cannot be put into a tensor of shape \(3,\) in place"),
+        (
+            lambda x: x.add_(hal.ones(4, 3)),
+            r"add gives shape \(4, 3\), which cannot be put into a tensor of shape \(3,\) in place",
+        ),
         (lambda x: x.long().mul_(1.5), r"mul gives float32, which cannot be put into a int64 tensor in place"),
     ],
 )

@@ -19,14 +19,14 @@ UFUNCS = {
 
 
 @kernels.register(ops.sum)
-def sum(x: Array, *, axis: int | Ints | None, keepdims: bool) -> Array:  # noqa: A001
+def sum(x: Array, *, axis: int | Ints | None, keepdims: bool) -> Array:
     """Summed in float64, rounded once."""
     wide = np.float64 if x.dtype.kind not in "biuc" else None
     return np.sum(x, axis, dtype=wide, keepdims=keepdims)
 
 
 @kernels.register(ops.max)
-def max(x: Array, *, axis: int | Ints | None, keepdims: bool) -> Array:  # noqa: A001
+def max(x: Array, *, axis: int | Ints | None, keepdims: bool) -> Array:
     """The largest, NaN if there is one."""
     return np.max(x, axis, keepdims=keepdims)
 
