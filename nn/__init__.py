@@ -1,5 +1,8 @@
 """Layers, losses, optimizers and data, with torch's names, defaults and state dictionaries; on any device of hal."""
 
+import importlib
+from typing import Any
+
 from hal import source
 from nn import functional, init, optim, utils
 from nn.activations import (
@@ -117,6 +120,13 @@ from nn.shaping import (
 )
 
 source.INTERNAL.add("nn")  # reports name the user's line, not one of ours
+
+
+def __getattr__(name: str) -> Any:
+    if name != "data":
+        raise AttributeError(f"module 'nn' has no attribute {name!r}")
+    return importlib.import_module("nn.data")  # on first use: it brings threads, archives and the network
+
 
 # fmt: off
 __all__ = [
