@@ -40,7 +40,7 @@ def representation(x: Tensor) -> str:
 
 def formatted(x: Any, form: str) -> str:
     """What `format` and f-strings give: a single number in the format asked for, or `repr`."""
-    return format(x.item(), form) if x.ndim == 0 and form else format(repr(x) if x.ndim or not form else x.item(), form)
+    return format(x.item() if x.ndim == 0 else repr(x), form)
 
 
 def _facts(x: Tensor) -> list[str]:
@@ -75,7 +75,7 @@ def _joined(body: str, facts: list[str]) -> str:
 
 def _edges(x: Tensor) -> Tensor:
     """Of each long axis only what is printed, and one element that stands for the rest."""
-    from hal.autodiff import no_grad
+    from hal.recording import no_grad
 
     with no_grad():
         for axis, n in enumerate(x.shape):
@@ -94,10 +94,11 @@ def _text(array: Array, summarised: bool) -> str:
     show = _format_of(visible)
     if array.ndim == 0:
         return show(array.item()).strip()
-    return np.array2string(
+    text = np.array2string(
         array, max_line_width=WIDTH, separator=", ", prefix=PREFIX, suffix="", edgeitems=EDGE,
         threshold=0 if summarised else array.size, formatter={"all": show},
     )  # fmt: skip
+    return text.replace(", ...,", ",  ...,")  # the gap of torch
 
 
 def _format_of(array: Array) -> Callable[[Any], str]:

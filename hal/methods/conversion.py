@@ -160,7 +160,7 @@ class Conversion(Facts, Numbers):
         if wanted is not self.dtype and first:
             out = ops.cast(out, dtype=wanted)
         if where is not self.device:
-            from hal.dispatch import to_device
+            from hal.transfer import to_device
 
             out = to_device(out, where)
         if wanted is not self.dtype and not first:
@@ -255,7 +255,7 @@ class Casts(Conversion):
     def char(self) -> Tensor: return self.to(dtypes.int8)
     def byte(self) -> Tensor: return self.to(dtypes.uint8)
     def bool(self) -> Tensor: return self.to(dtypes.bool_)
-    def type(self, dtype: Any = None) -> Any: return self.to(dtype) if dtype is not None else _name(self)
+    def type(self, dtype: Any = None) -> Any: return self.to(dtype=dtype) if dtype is not None else _name(self)
     # fmt: on
 
 
