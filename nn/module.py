@@ -73,9 +73,12 @@ class Module(Traversal):
         known = self.__dict__
         if "_parameters" not in known:
             raise not_begun(self, f"has no attribute {name!r} yet")
-        for table in ("_parameters", "_buffers", "_modules"):
-            if name in known[table]:
-                return known[table][name]
+        if name in (parameters := known["_parameters"]):  # written out, since every forward pass comes here
+            return parameters[name]
+        if name in (modules := known["_modules"]):
+            return modules[name]
+        if name in (buffers := known["_buffers"]):
+            return buffers[name]
         raise no_attribute(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
