@@ -107,8 +107,9 @@ def _as_tensor(key: str, value: Any) -> Tensor:
         return value if is_lazy(value) else value.detach()
     try:
         return hal.tensor(np.asarray(value))
-    except (TypeError, ValueError, RuntimeError):
-        raise StateError(f'the state has a {type(value).__name__} under "{key}", where a tensor was needed') from None
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f'a {type(value).__name__} under "{key}", where a tensor was needed'
+        raise StateError(f"the state has {what}; it cannot be read as an array: {error}") from None
 
 
 def _key_problems(missing: list[str], unexpected: list[str]) -> list[str]:
