@@ -267,16 +267,16 @@ def read_safetensors(file: Path) -> tuple[dict[str, Array], dict[str, str]]:
             start = opened.read(8)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}; check the path") from error
-    if start.startswith((_ZIP, _PICKLE)):
-        raise DataError(
-            f"{file} should be a safetensors file, but begins like a pickle or a file of torch.save, which can run any "
-            "code when read, so hal reads none: convert it where it came from with safetensors.torch.save_file"
-        )
     try:
         with safe_open(file, framework="np") as opened_file:
             arrays = {name: opened_file.get_tensor(name) for name in opened_file.keys()}  # noqa: SIM118  # no mapping
             return arrays, opened_file.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if start.startswith((_ZIP, _PICKLE)):
+            raise DataError(
+                f"{file} should be a safetensors file, but begins like a pickle or a file of torch.save, which can run "
+                "any code when read, so hal reads none: convert it where it came from, with safetensors.torch.save_file"
+            ) from None
         size = file.stat().st_size
         raise DataError(
             f"{file} should be a whole safetensors file, but its {size:,} bytes are not ({error}): "
