@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from hal import errors, ops
-from hal.autodiff import custom_gradient, enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled, value_and_grad
+from hal.autodiff import custom_gradient, grad, value_and_grad
+from hal.recording import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from hal.creation import (
     arange, as_tensor, empty, empty_like, eye, from_numpy, full, full_like, linspace, ones, ones_like, tensor, zeros,
     zeros_like,

@@ -1,214 +1,20 @@
-"""Reverse-mode differentiation over the gradients of the op table, and the switches that say when to record."""
+"""Reverse-mode differentiation: a walk over what was recorded, from the latest operation to the earliest."""
 
 from __future__ import annotations
 
 import functools
 import heapq
-import itertools
-import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from hal import ops
-from hal.abstract import StaleBackend
-from hal.device import Device
 from hal.errors import GradientError
-from hal.op import Op
+from hal.recording import Hook, Node, enable_grad, mode, no_grad, set_grad_enabled
+from hal.spec import Spec
 from hal.views import is_stretched
 
 if TYPE_CHECKING:
     from hal.tensor import Tensor
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-Hook = Callable[["Tensor"], "Tensor | None"]
-_count = itertools.count()
-
-
-class _Mode(threading.local):
-    """Whether this thread records operations."""
-
-    enabled = True
-
-
-mode = _Mode()
-
-
-class set_grad_enabled:  # used like a function, as in torch
-    """Switch recording on or off: at once, for a `with` block, or for a decorated function.
-
-    Source: torch.set_grad_enabled.
-    """
-
-    def __init__(self, enabled: bool) -> None:
-        self.before = mode.enabled
-        self.enabled = enabled
-        mode.enabled = enabled
-
-    def __enter__(self) -> None:
-        mode.enabled = self.enabled
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        mode.enabled = self.before
-
-
-class _Switch:
-    """Recording on or off for a `with` block or a decorated function."""
-
-    enabled: bool
-
-    def __init__(self, function: Callable[..., Any] | None = None) -> None:
-        self.before: list[bool] = []
-
-    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
-        self = super().__new__(cls)
-        self.before = []
-        return self if function is None else self(function)
-
-    def __call__(self, function: Function) -> Function:
-        @functools.wraps(function)
-        def switched(*args: Any, **kwargs: Any) -> Any:
-            with type(self)():
-                return function(*args, **kwargs)
-
-        return switched  # type: ignore[return-value]
-
-    def __enter__(self) -> None:
-        self.before.append(mode.enabled)
-        mode.enabled = self.enabled
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        mode.enabled = self.before.pop()
-
-
-class no_grad(_Switch):
-    """Do not record operations: `with no_grad():` or `@no_grad()`. Source: torch.no_grad."""
-
-    enabled = False
-
-
-class enable_grad(_Switch):
-    """Record operations: `with enable_grad():` or `@enable_grad()`. Source: torch.enable_grad."""
-
-    enabled = True
-
-
-def is_grad_enabled() -> bool:
-    """Whether operations are being recorded in this thread."""
-    return mode.enabled
-
-
-class Node:
-    """One recorded operation: what it was called with, and where its inputs came from.
-
-    Attributes:
-        op: the op (or anything with a name and a `gradient`).
-        inputs, versions: the input tensors, and how often each one's memory had been changed when they were saved.
-        edges: for each input the node that made it, the leaf that it is, or None if it needs no gradient.
-        order: later operations have higher numbers.
-    """
-
-    __slots__ = ("edges", "hooks", "inputs", "op", "order", "outs", "released", "retained", "settings", "versions")
-
-    def __init__(self, op: Op, inputs: tuple[Tensor, ...], outs: tuple[Tensor, ...], settings: dict[str, Any]) -> None:
-        self.op = op
-        self.inputs = inputs
-        self.settings = settings
-        self.versions = [x.storage.version for x in inputs]
-        self.edges = [((x.node, x.index) if x.node is not None else (x, 0)) if x.tracked else None for x in inputs]
-        self.outs = [(o.storage, o._buffer, o.spec, o.device, o.origin, o.storage.version) for o in outs]
-        self.order = next(_count)
-        self.released = False
-        self.retained: list[Tensor] = []
-        self.hooks: dict[int, list[Hook]] | None = None
-
-    def __repr__(self) -> str:
-        return f"<recorded {self.op.name}>"
-
-    @property
-    def name(self) -> str:
-        """Name of the op."""
-        return self.op.name
-
-    def gradients(self, gs: list[Tensor | None], create_graph: bool) -> Sequence[Tensor | None]:
-        """The gradient of each input that needs one, given those of the results."""
-        if self.released:
-            raise GradientError(
-                f"the graph was freed by an earlier backward() (at {self.op.name}); "
-                "call that one with retain_graph=True to go through it again"
-            )
-        inputs = tuple(self._saved(i) for i in range(len(self.inputs)))
-        outs = tuple(self._result(i) for i in range(len(self.outs)))
-        if self.op.gradient is None:
-            return self._through_decomposition(gs, inputs, create_graph)
-        if len(outs) == 1:
-            entries = self.op.gradient(gs[0], outs[0], *inputs, **self.settings)
-        else:
-            entries = self.op.gradient(tuple(gs), outs, *inputs, **self.settings)
-        found: list[Tensor | None] = []
-        for entry, edge in zip(entries, self.edges, strict=True):
-            if edge is None:
-                found.append(None)
-            else:
-                found.append(entry() if callable(entry) else entry)
-        return found
-
-    def release(self) -> None:
-        """Let go of everything that was saved."""
-        self.inputs, self.outs, self.released = (), [], True
-
-    def _saved(self, i: int) -> Tensor:
-        x = self.inputs[i]
-        if x.storage.version == self.versions[i]:
-            return x
-        return self._stale(x.spec, f"input {i}", x)
-
-    def _result(self, i: int) -> Tensor:
-        from hal.tensor import Tensor
-
-        storage, buffer, spec, device, origin, version = self.outs[i]
-        if storage.version != version:
-            return self._stale(spec, "the result", None)
-        out = Tensor(buffer, spec, device, origin)
-        out.storage, out._generation = storage, storage.generation
-        out.node, out.index, out.tracked = self, i, True
-        return out
-
-    def _stale(self, spec: Any, what: str, x: Tensor | None) -> Tensor:
-        from hal.tensor import CONSTANT, Tensor
-
-        message = (
-            f"the gradient of {self.op.name} needs the contents of {what}, shape {spec.shape}, "
-            "but they were changed in place after the forward pass; clone() before changing, or do not change in place"
-        )
-        stale = Tensor(None, spec, Device(StaleBackend(message)), CONSTANT)
-        return stale
-
-    def _through_decomposition(
-        self, gs: list[Tensor | None], inputs: tuple[Tensor, ...], create_graph: bool
-    ) -> Sequence[Tensor | None]:
-        if self.op.decompose is None:
-            raise GradientError(f"{self.op.name} has no gradient: {self.op.no_gradient or 'its record gives none'}")
-        with enable_grad():
-            if create_graph:  # same values, and a history that leads back to the inputs
-                copies = [ops.reshape(x, shape=x.shape) for x in inputs]
-            else:
-                copies = [x.detach() for x in inputs]
-                for copy, edge in zip(copies, self.edges, strict=True):
-                    copy.tracked = edge is not None
-            result = self.op.decompose(*copies, **self.settings)
-        outs = result if isinstance(result, tuple) else (result,)
-        pairs = [(o, g) for o, g in zip(outs, gs, strict=True) if g is not None and o.tracked]
-        needed = [c for c, edge in zip(copies, self.edges, strict=True) if edge is not None]
-        found = iter(
-            grad([o for o, _ in pairs], needed, [g for _, g in pairs], create_graph=create_graph, allow_unused=True)
-        )
-        return [None if edge is None else next(found) for edge in self.edges]
-
 
 Key = tuple[Any, int]
 
@@ -241,24 +47,24 @@ def _propagate(
         _, node = heapq.heappop(heap)
         incoming: list[Tensor | None] = []
         for i in range(len(node.outs) if not node.released else 1):
-            g = sums.pop((node, i), None)
-            if g is not None and node.hooks is not None:
-                g = _through(node.hooks.get(i, ()), g)
-            if g is not None and wanted is not None and (node, i) in wanted:
-                kept[(node, i)] = g
-            incoming.append(g)
+            total = sums.pop((node, i)) if (node, i) in sums else None
+            if total is not None and node.hooks is not None:
+                total = _through(node.hooks.get(i, ()), total)
+            if total is not None and wanted is not None and (node, i) in wanted:
+                kept[(node, i)] = total
+            incoming.append(total)
         for tensor in node.retained:
-            g = incoming[tensor.index]
-            if g is not None:
-                tensor.grad = g if tensor.grad is None else tensor.grad + g
+            arrived = incoming[tensor.index]
+            if arrived is not None:
+                tensor.grad = arrived if tensor.grad is None else tensor.grad + arrived
         results = node.gradients(incoming, create_graph)
         shared = {id(g.storage) for g in incoming if g is not None}
         shared.update(id(x.storage) for x in node.inputs)
-        for edge, g in zip(node.edges, results, strict=True):
-            if edge is not None and g is not None:
-                own = id(g.storage) not in shared
-                shared.add(id(g.storage))
-                deliver(edge, g, own)
+        for edge, result in zip(node.edges, results, strict=True):
+            if edge is not None and result is not None:
+                own = id(result.storage) not in shared
+                shared.add(id(result.storage))
+                deliver(edge, result, own)
         if not retain_graph:
             node.release()
     for key, g in sums.items():
@@ -281,8 +87,8 @@ def _check_start(roots: Sequence[Tensor], gs: Sequence[Tensor | None] | None, wh
     for i, root in enumerate(roots):
         if not root.tracked:
             raise GradientError(
-                f"{who} starts from a tensor that does not require a gradient: none of the tensors it was computed from "
-                "does (set requires_grad=True on them before computing), or it was computed under no_grad()"
+                f"{who} starts from a tensor that does not require a gradient: none of the tensors it was computed "
+                "from does (set requires_grad=True on them before computing), or it was computed under no_grad()"
             )
         g = gs[i] if gs is not None else None
         if g is None:
@@ -298,8 +104,7 @@ def _check_start(roots: Sequence[Tensor], gs: Sequence[Tensor | None] | None, wh
 
 
 def _one(like: Tensor) -> Tensor:
-    from hal.dispatch import constant
-    from hal.spec import Spec
+    from hal.placement import constant  # places tensors, whose history this file walks over
 
     return constant(1.0, Spec((), like.dtype), like.device)
 

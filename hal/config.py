@@ -10,7 +10,7 @@ from hal.errors import ConfigError
 
 # fmt: off
 VARIABLES: dict[str, str] = {
-    "HAL_BACKEND":   "default device: `name`, `name:index` or `name:variant`; a comma list allows only those, first one default",
+    "HAL_BACKEND":   "default device: `name`, `name:index`, `name:variant`; a comma list allows only those, the first by default",
     "HAL_FALLBACK":  "what to do when a device has no way to run an op: `warn` (default), `allow`, `error`",
     "HAL_COPIES":    "what to do when tensors of one op live on different devices: `allow` (default), `error`",
     "HAL_LOG":       "comma list of what to say on stderr as it happens: `placement`, `copies`, `kernels`, `plugins`",

@@ -157,7 +157,7 @@ def shape_of(who: str, size: tuple[Any, ...], by_name: Any = None) -> Shape:
 
 
 def _filled(shape: Shape, value: Any, dtype: DType, device: Device, origin: Origin) -> Tensor:
-    from hal.dispatch import constant
+    from hal.placement import constant
 
     check_dtype(Spec(shape, dtype), device)
     out: Tensor = ops.full(constant(value, Spec((), dtype), device), shape=shape)

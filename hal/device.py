@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from hal.plugin import Backend
+
+Kind = type[BaseException]  # in the class below, `type` is the name of a backend
 
 
 class Device:
@@ -66,12 +69,12 @@ class Device:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: Kind | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _entered().pop()
 
 
-_interned: dict[tuple[int, int | str | None], Device] = {}
+_interned: WeakValueDictionary[tuple[int, int | str | None], Device] = WeakValueDictionary()
 _lock = threading.Lock()
 _local = threading.local()
 

@@ -121,7 +121,7 @@ def promote(a: DType, b: DType) -> DType:
     ranks = ("bool", "uint", "int", "float", "complex")
     if ranks.index(a.kind) > ranks.index(b.kind):
         a, b = b, a
-    if a.kind == "bool" or a.kind == b.kind and {a, b} != {float16, bfloat16}:
+    if a.kind == "bool" or (a.kind == b.kind and {a, b} != {float16, bfloat16}):
         return b if b.itemsize >= a.itemsize or a.kind == "bool" else a
     if {a, b} == {float16, bfloat16}:
         return float32

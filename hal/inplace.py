@@ -7,10 +7,10 @@ from typing import Any
 
 from hal import ops
 from hal.abstract import ABSTRACT, StaleBackend
-from hal.autodiff import mode, no_grad
 from hal.device import Device
 from hal.errors import DTypeError, GradientError, HalError, ShapeError
 from hal.op import Op
+from hal.recording import mode, no_grad
 from hal.spec import Spec
 from hal.tensor import CONSTANT, Tensor
 from hal.views import VIEWS
@@ -103,10 +103,12 @@ def fit(who: str, target: Tensor, result: Tensor) -> Tensor:
     if result.shape != target.shape:
         padded = (1,) * (target.ndim - result.ndim) + result.shape
         if result.ndim > target.ndim or any(n not in (1, m) for n, m in zip(padded, target.shape, strict=True)):
-            raise ShapeError(f"{who} gives shape {result.shape}, which cannot be put into a tensor of shape {target.shape} in place")
+            raise ShapeError(
+                f"{who} gives shape {result.shape}, which cannot be put into a tensor of shape {target.shape} in place"
+            )
         result = ops.broadcast_to(result, shape=target.shape)
     if result.device is not target.device:
-        from hal.dispatch import to_device
+        from hal.transfer import to_device
 
         result = to_device(result, target.device)
     return result

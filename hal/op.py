@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 Rng = np.random.Generator
 Specs = Spec | tuple[Spec, ...]
 Settings = Mapping[str, Any]
-Grads = tuple["Tensor | None | Callable[[], Tensor | None]", ...]
+Grads = tuple["Tensor | Callable[[], Tensor | None] | None", ...]
 Kind = Literal["elementwise", "reduction", "movement", "contraction", "indexing", "random", "creation", "composite"]
 
 

@@ -149,7 +149,7 @@ class Registry:
         known = sorted(self.backends)
         raise DeviceError(
             f"there is no backend {name!r}; there {'is' if len(known) == 1 else 'are'} {', '.join(known)}"
-            f"{config.did_you_mean(name, known)} (another one comes with its plugin: `pip install` the package that has it)"
+            f"{config.did_you_mean(name, known)} (another comes with its plugin: `pip install` the package that has it)"
         )
 
     def _report(self, plugin: str, distribution: str, message: str, error: BaseException | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from types import CodeType
+from types import CodeType, FrameType
 
 INTERNAL = {"hal"}  # top-level packages whose frames are passed over; nn and every plugin add theirs
 Line = tuple[CodeType, int]
@@ -11,12 +11,10 @@ Line = tuple[CodeType, int]
 
 def user_line(depth: int = 2) -> Line | None:
     """The code object and line number of the user's innermost frame. Cheap: nothing is formatted here."""
-    frame = sys._getframe(depth)
+    frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
         if frame.f_globals.get("__name__", "").partition(".")[0] not in INTERNAL:
             return frame.f_code, frame.f_lineno
-        if frame.f_back is None:
-            return None
         frame = frame.f_back
     return None
 

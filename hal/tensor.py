@@ -12,7 +12,7 @@ from hal.source import Line
 from hal.spec import Shape, Spec
 
 if TYPE_CHECKING:
-    from hal.autodiff import Hook, Node
+    from hal.recording import Hook, Node
     from hal.op import Op
 
 
@@ -66,7 +66,8 @@ class Tensor(Methods):
     """
 
     __slots__ = (
-        "__weakref__", "_buffer", "_generation", "device", "grad", "hooks", "index", "made_by", "node", "origin", "parent",
+        "__weakref__", "_buffer", "_generation", "device", "grad", "hooks", "index", "made_by", "node", "origin",
+        "parent",
         "seen", "spec", "storage", "tracked",
     )  # fmt: skip
 
@@ -122,7 +123,7 @@ class Tensor(Methods):
             self._buffer = self.storage.buffer
         else:
             from hal import dispatch
-            from hal.autodiff import no_grad
+            from hal.recording import no_grad
 
             op, settings = self.made_by
             with no_grad():

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from hal.abstract import StaleBackend
 from hal.device import Device
 from hal.errors import DTypeError
 from hal.op import Array
+from hal.plugin import Buffer
+from hal.recording import Node, mode
+from hal.source import user_line
 from hal.spec import Spec
-
-if TYPE_CHECKING:
-    from hal.plugin import Buffer
+from hal.tensor import Origin, Tensor
 
 
 def check_dtype(spec: Spec, device: Device) -> None:
@@ -41,3 +41,32 @@ def move(buffer: Buffer, spec: Spec, source: Device, target: Device) -> Buffer:
     if direct is not None:
         return direct
     return target.backend.upload(source.backend.download(buffer, spec), target)
+
+
+def moved(x: Tensor, target: Device) -> Tensor:
+    """The contents of `x` on `target`, without a history."""
+    return Tensor(move(x.buffer, x.spec, x.device, target), x.spec, target, x.origin)
+
+
+class _Copy:
+    """The gradient of a copy between devices: a copy back."""
+
+    name = "to_device"
+
+    @staticmethod
+    def gradient(g: Tensor, out: Tensor, x: Tensor) -> tuple[Tensor]:
+        return (to_device(g, x.device),)
+
+
+def to_device(x: Tensor, device: Device) -> Tensor:
+    """`x` on `device`: itself if it is there, else a copy through which gradients flow back."""
+    if x.device is device:
+        return x
+    if isinstance(x.device.backend, StaleBackend):
+        x.device.backend.refuse((x,))
+    out = Tensor(move(x.buffer, x.spec, x.device, device), x.spec, device, Origin(2, user_line()))
+    if x.tracked and mode.enabled:
+        if x.parent is not None:
+            x.renew_history()
+        out.node, out.tracked = Node(_Copy, (x,), (out,), {}), True  # type: ignore[arg-type]
+    return out

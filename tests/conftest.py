@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,8 @@ DEVICES = ["cpu", "fake", "template", "primitive"]
 
 
 @pytest.fixture(params=DEVICES)
-def each_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[hal.Device]:
+def each_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> hal.Device:
     """Every device that is here and can train, one after the other, as the default device."""
     monkeypatch.setenv("HAL_BACKEND", request.param)
     monkeypatch.setenv("HAL_FALLBACK", "allow")
-    yield hal.device(request.param)
+    return hal.device(request.param)

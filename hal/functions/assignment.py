@@ -85,7 +85,7 @@ def _by_choice(x: Tensor, target: Tensor, parsed: Parsed, given: Tensor) -> bool
 def _given(x: Tensor, value: Any) -> Tensor:
     """The value as a tensor of the dtype and on the device of `x`."""
     from hal.creation import tensor
-    from hal.dispatch import constant
+    from hal.placement import constant
 
     if isinstance(value, (bool, int, float, complex)):
         return constant(value, Spec((), x.dtype), x.device)

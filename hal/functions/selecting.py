@@ -100,7 +100,7 @@ def index_fill(x: Tensor, dim: int, index: Tensor, value: Scalar | Tensor) -> Te
 
 def _number(x: Tensor, value: Scalar) -> Tensor:
     """A Python number as a 0-d tensor of the dtype and on the device of `x`."""
-    from hal.dispatch import constant
+    from hal.placement import constant
     from hal.spec import Spec
 
     return constant(value, Spec((), x.dtype), x.device)

@@ -8,7 +8,7 @@ from hal import autodiff
 from hal.errors import GradientError
 
 if TYPE_CHECKING:
-    from hal.autodiff import Hook
+    from hal.recording import Hook
     from hal.tensor import Tensor
 
 

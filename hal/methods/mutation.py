@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 def into(target: Any, op: Op, *args: Any, **settings: Any) -> Tensor:
     """Run `op` and let the result be the contents of `target`; Python numbers among the inputs are weakly typed."""
-    from hal.dispatch import constant, run_into
+    from hal.dispatch import run_into
+    from hal.placement import constant
 
     ready = []
     for x in args:
@@ -49,7 +50,7 @@ def replace(target: Any, who: str, change: Callable[[Tensor], Tensor]) -> Tensor
 
 def become(x: Any, who: str, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Let `x` be the view that `change` makes of it: another shape of the same memory, under the same name."""
-    from hal.autodiff import mode
+    from hal.recording import mode
 
     if x.tracked and x.node is None and mode.enabled:
         raise GradientError(f"{who} would change the shape of a leaf that requires a gradient; drop the underscore")
@@ -138,7 +139,7 @@ class Mutation:
 
     def fill_(self: Any, value: Any) -> Tensor:
         """The same value everywhere: a number or a 0-d tensor. Source: torch.Tensor.fill_."""
-        from hal.dispatch import constant
+        from hal.placement import constant
 
         if not is_tensor(value):
             value = constant(value, Spec((), self.dtype), self.device)

@@ -68,7 +68,7 @@ def positions(x: Tensor, axis: int, dtype: DType = dtypes.int64) -> Tensor:
 
 def zeros(like: Tensor, shape: Shape) -> Tensor:
     """Fresh zeros with the dtype and on the device of `like`, whose elements are not read."""
-    from hal.dispatch import constant  # dispatch is built on the table that this file belongs to
+    from hal.placement import constant  # dispatch is built on the table that this file belongs to
 
     return ops.full(constant(0, Spec((), like.dtype), like.device), shape=shape)
 

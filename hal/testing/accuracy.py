@@ -68,14 +68,19 @@ def specs_of(op: Op, inputs: tuple[Array, ...], settings: Mapping[str, Any]) -> 
     return tuple(Spec(x.shape, d) for x, d in zip(inputs, wanted, strict=True))
 
 
+def _info(dtype: DType) -> Any:
+    """Limits of a floating-point type, bfloat16 included."""
+    return ml_dtypes.finfo(dtype.numpy)  # type: ignore[no-untyped-call]
+
+
 def unit_roundoff(dtype: DType) -> float:
     """Half the distance from 1 to the next number."""
-    return float(ml_dtypes.finfo(dtype.numpy).eps) / 2
+    return float(_info(dtype).eps) / 2
 
 
 def ulp(values: Array, dtype: DType) -> Array:
     """The distance between neighbouring numbers of `dtype` at `values`."""
-    info = ml_dtypes.finfo(dtype.numpy)
+    info = _info(dtype)
     with np.errstate(all="ignore"):
         exponent = np.floor(np.log2(np.maximum(np.abs(values), float(info.tiny))))
         return np.asarray(np.exp2(exponent) * float(info.eps))
@@ -162,7 +167,7 @@ def _judge_real(
 
 
 def _nearly_max(dtype: DType) -> float:
-    return float(ml_dtypes.finfo(dtype.numpy).max) * 0.999
+    return float(_info(dtype).max) * 0.999
 
 
 def _worst(units: Array, allowed: float, unit: str, got: Array, want: Array) -> Verdict:

@@ -142,8 +142,8 @@ class Fake(Backend):
             used = self._used.get(device, 0)
             if self.memory is not None and used + contents.nbytes > self.memory:
                 raise OutOfMemoryError(
-                    f"{device} has {self.memory:,} bytes of memory, {used:,} in use by {self._buffers.get(device, 0)} buffers; "
-                    f"a buffer of {contents.nbytes:,} bytes does not fit: free tensors, or use smaller batches"
+                    f"{device} has {self.memory:,} bytes of memory, {used:,} in use by {self._buffers.get(device, 0)} "
+                    f"buffers; a buffer of {contents.nbytes:,} bytes does not fit: free tensors, or use smaller batches"
                 )
             self._count(device, contents.nbytes, 1)
         buffer = FakeBuffer(contents, device)

@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation: accumulation, graphs that are freed or kept, stale inputs, higher orders, custom rules."""
+"""Reverse-mode differentiation: accumulation, freed graphs, stale inputs, higher orders, custom rules."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_graph_is_freed_unless_kept() -> None:
     y.backward(retain_graph=True)
     y.backward()
     assert grad_of(x) == [4.0, 8.0]
-    with pytest.raises(GradientError, match="the graph was freed by an earlier backward.*retain_graph=True"):
+    with pytest.raises(GradientError, match=r"the graph was freed by an earlier backward.*retain_graph=True"):
         y.backward()
 
 

@@ -22,7 +22,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip has installed both plugins, with their entry points."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--target", str(folder), str(PLUGINS / "template"), str(PLUGINS / "primitive")], check=True)
+    subprocess.run(
+        [*command, "--target", str(folder), str(PLUGINS / "template"), str(PLUGINS / "primitive")], check=True
+    )
     return folder
 
 
