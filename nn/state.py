@@ -68,7 +68,7 @@ def load(module: Module, state: Mapping[str, Any], strict: bool, assign: bool) -
     for key, entry in wanted.items():
         if key not in state:
             continue
-        value = _as_tensor(key, state[key])
+        value = _as_tensor(key, state[key], entry.tensor, assign)
         if is_lazy(value):
             if not is_lazy(entry.tensor):
                 problems.append(
@@ -102,11 +102,14 @@ def _put(entry: Entry, value: Tensor, assign: bool) -> None:
     entry.tensor.copy_(value)
 
 
-def _as_tensor(key: str, value: Any) -> Tensor:
+def _as_tensor(key: str, value: Any, target: Tensor, assign: bool) -> Tensor:
     if isinstance(value, Tensor):
         return value if is_lazy(value) else value.detach()
     try:
-        return hal.tensor(np.asarray(value))
+        array = np.asarray(value)
+        if not assign:
+            array = array.astype(target.dtype.numpy)  # on the host: the device may not have the dtype of the file
+        return hal.tensor(array, device=target.device)
     except (TypeError, ValueError, RuntimeError) as error:
         what = f'a {type(value).__name__} under "{key}", where a tensor was needed'
         raise StateError(f"the state has {what}; it cannot be read as an array: {error}") from None
