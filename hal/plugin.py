@@ -21,6 +21,8 @@ from hal.spec import Spec
 if TYPE_CHECKING:
     import click
 
+    from hal.testing.case import Level
+
 __all__ = [
     "API_VERSION", "Array", "Backend", "Buffer", "DType", "Device", "Kernel", "Kernels", "Op", "Spec", "Unavailable",
     "dtypes", "hookimpl",
@@ -200,6 +202,10 @@ class Hooks:
     @hookspec
     def hal_kernels(self) -> Mapping[str, Kernels]:  # type: ignore[empty-body]
         """Kernels to add to existing backends, by backend name. They are asked before the backend's own."""
+
+    @hookspec
+    def hal_conformance(self) -> Iterable[Level]:  # type: ignore[empty-body]
+        """Levels to add to the conformance suite."""
 
     @hookspec
     def hal_commands(self) -> Iterable[click.Command]:  # type: ignore[empty-body]

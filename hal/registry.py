@@ -10,7 +10,7 @@ import importlib.metadata
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ from hal.plugin import API_VERSION, OLDEST_API_VERSION, Backend, Hooks, Kernels,
 
 if TYPE_CHECKING:
     import click
+
+    from hal.testing.case import Level
 
 GROUP = "hal"
 OURS = "hal-runtime"
@@ -72,7 +74,7 @@ class Registry:
         self._manager = pluggy.PluginManager("hal")
         self._manager.add_hookspecs(Hooks)
         self._doubled: dict[str, list[Source]] = {}
-        self._commands: list[tuple[Source, Callable[[], Iterable[click.Command]]]] = []
+        self._plugins: list[tuple[Source, Any]] = []
         self._kernels: list[tuple[Source, Mapping[str, Kernels]]] = []
 
     def load_entry_points(self) -> None:
@@ -114,16 +116,19 @@ class Registry:
         for op in self._ask(plugin, source, "hal_ops"):
             self._add_op(op, source)
         self._add_kernels(plugin, source)
-        if hasattr(plugin, "hal_commands"):
-            self._commands.append((source, plugin.hal_commands))
+        self._plugins.append((source, plugin))
 
     def commands(self) -> Iterator[click.Command]:
         """The commands that plugins bring."""
-        for source, hook in self._commands:
-            try:
-                yield from hook()
-            except Exception as error:  # a stranger's code
-                self._report(source.plugin, source.distribution, f"hal_commands failed: {error!r}", error)
+        return self._brought("hal_commands")
+
+    def levels(self) -> Iterator[Level]:
+        """The levels of the conformance suite that plugins bring."""
+        return self._brought("hal_conformance")
+
+    def _brought(self, hook: str) -> Iterator[Any]:
+        for source, plugin in self._plugins:
+            yield from self._ask(plugin, source, hook)
 
     def backend(self, name: str) -> Backend:
         """The backend called `name`.
