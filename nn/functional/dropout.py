@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from math import sqrt
 
-from hal.random import next_state
-
 import hal
 from hal import ops
 from hal.errors import SettingError, ShapeError
+from hal.random import next_state
 from hal.tensor import Tensor
 
 _SELU_LOW = -1.7580993408473766  # what selu tends to for large negative numbers: - scale * alpha
