@@ -13,8 +13,8 @@ from hal import errors, ops
 from hal.autodiff import custom_gradient, grad, value_and_grad
 from hal.recording import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from hal.creation import (
-    arange, as_tensor, empty, empty_like, eye, from_numpy, full, full_like, linspace, ones, ones_like, tensor, zeros,
-    zeros_like,
+    arange, as_tensor, empty, empty_like, eye, from_numpy, full, full_like, linspace, ones, ones_like, tensor,
+    tril_indices, triu_indices, zeros, zeros_like,
 )  # fmt: skip
 from hal.device import Device
 from hal.dispatch import run_into
@@ -24,8 +24,8 @@ from hal.dtypes import (
 )  # fmt: skip
 from hal.functions.aliases import (
     absolute, arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh, bitwise_not, cat, clamp, concatenate, divide,
-    e, eq, ge, gt, inf, le, lt, movedim, multiply, nan, ne, negative, newaxis, pi, subtract, swapaxes, swapdims,
-    true_divide,
+    double, e, eq, float, ge, gt, half, inf, inference_mode, int, le, long, lt, movedim, multiply, nan, ne, negative,
+    newaxis, pi, short, subtract, swapaxes, swapdims, true_divide,
 )  # fmt: skip
 from hal.functions.arguments import is_tensor
 from hal.functions.comparing import allclose, isclose
@@ -55,9 +55,9 @@ from hal.functions.selecting import (
     scatter_add, take, take_along_axis, take_along_dim, where,
 )  # fmt: skip
 from hal.functions.shaping import (
-    broadcast_shapes, broadcast_to, diag, diagonal, expand_dims, flatten, flip, matrix_transpose, moveaxis, narrow,
-    permute, permute_dims, ravel, repeat, repeat_interleave, reshape, roll, select, squeeze, t, tile, transpose, tril,
-    triu, unflatten, unsqueeze,
+    broadcast_shapes, broadcast_to, clone, diag, diagonal, expand_dims, flatten, flip, matrix_transpose, moveaxis,
+    narrow, permute, permute_dims, ravel, repeat, repeat_interleave, reshape, roll, select, squeeze, t, tile, transpose,
+    tril, triu, unflatten, unsqueeze,
 )  # fmt: skip
 from hal.interop import asarray, from_dlpack
 from hal.namespace import __array_api_version__, __array_namespace_info__
@@ -83,26 +83,27 @@ __all__ = [
     "aminmax", "any", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "argmax",
     "argmin", "argsort", "argwhere", "as_tensor", "asarray", "astype", "baddbmm", "bernoulli", "bfloat16", "bincount",
     "bitwise_not", "bmm", "bool", "broadcast_arrays", "broadcast_shapes", "broadcast_tensors", "broadcast_to",
-    "can_cast", "cat", "chunk", "clamp", "clip", "complex64", "complex128", "concat", "concatenate", "copies",
+    "can_cast", "cat", "chunk", "clamp", "clip", "clone", "complex64", "complex128", "concat", "concatenate", "copies",
     "count_nonzero", "cross", "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "custom_gradient",
     "default_generator", "device", "device_count", "devices", "diag", "diagonal", "diff", "div", "divide", "dot",
-    "dstack", "e", "einsum", "empty", "empty_like", "enable_grad", "eq", "errors", "expand_dims", "eye", "fallback",
-    "finfo", "flatten", "flip", "float16", "float32", "float64", "frac", "from_dlpack", "from_numpy", "full",
-    "full_like", "gather", "ge", "get_rng_state", "grad", "gt", "hstack", "iinfo", "index_add", "index_copy",
-    "index_fill", "index_select", "inf", "initial_seed", "inner", "int8", "int16", "int32", "int64", "is_complex",
-    "is_floating_point", "is_grad_enabled", "is_tensor", "isclose", "isdtype", "le", "lerp", "linspace", "load",
-    "log_softmax", "logit", "logsumexp", "lt", "manual_seed", "masked_fill", "masked_select", "matrix_transpose", "max",
-    "mean", "median", "meshgrid", "min", "mm", "moveaxis", "movedim", "multinomial", "multiply", "mv", "nan",
-    "nan_to_num", "narrow", "ne", "negative", "newaxis", "no_grad", "nonzero", "norm", "normal", "numel", "ones",
-    "ones_like", "ops", "outer", "permute", "permute_dims", "pi", "placement_report", "positive", "prod",
-    "promote_types", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "ravel",
-    "register", "repeat", "repeat_interleave", "reshape", "result_type", "roll", "round", "run_into", "save", "scatter",
-    "scatter_add", "searchsorted", "seed", "select", "set_grad_enabled", "set_rng_state", "softmax", "sort", "split",
-    "squeeze", "stack", "std", "sub", "subtract", "sum", "swapaxes", "swapdims", "t", "take", "take_along_axis",
-    "take_along_dim", "tensor", "tensor_split", "tensordot", "tile", "topk", "trace", "transpose", "tril", "triu",
-    "true_divide", "uint8", "uint16", "uint32", "uint64", "unbind", "unflatten", "uniform", "unique", "unique_all",
-    "unique_counts", "unique_inverse", "unique_values", "unregister", "unsqueeze", "unstack", "value_and_grad", "var",
-    "var_mean", "vecdot", "vstack", "where", "zeros", "zeros_like",
+    "double", "dstack", "e", "einsum", "empty", "empty_like", "enable_grad", "eq", "errors", "expand_dims", "eye",
+    "fallback", "finfo", "flatten", "flip", "float", "float16", "float32", "float64", "frac", "from_dlpack",
+    "from_numpy", "full", "full_like", "gather", "ge", "get_rng_state", "grad", "gt", "half", "hstack", "iinfo",
+    "index_add", "index_copy", "index_fill", "index_select", "inf", "inference_mode", "initial_seed", "inner", "int",
+    "int8", "int16", "int32", "int64", "is_complex", "is_floating_point", "is_grad_enabled", "is_tensor", "isclose",
+    "isdtype", "le", "lerp", "linspace", "load", "log_softmax", "logit", "logsumexp", "long", "lt", "manual_seed",
+    "masked_fill", "masked_select", "matrix_transpose", "max", "mean", "median", "meshgrid", "min", "mm", "moveaxis",
+    "movedim", "multinomial", "multiply", "mv", "nan", "nan_to_num", "narrow", "ne", "negative", "newaxis", "no_grad",
+    "nonzero", "norm", "normal", "numel", "ones", "ones_like", "ops", "outer", "permute", "permute_dims", "pi",
+    "placement_report", "positive", "prod", "promote_types", "rand", "rand_like", "randint", "randint_like", "randn",
+    "randn_like", "randperm", "ravel", "register", "repeat", "repeat_interleave", "reshape", "result_type", "roll",
+    "round", "run_into", "save", "scatter", "scatter_add", "searchsorted", "seed", "select", "set_grad_enabled",
+    "set_rng_state", "short", "softmax", "sort", "split", "squeeze", "stack", "std", "sub", "subtract", "sum",
+    "swapaxes", "swapdims", "t", "take", "take_along_axis", "take_along_dim", "tensor", "tensor_split", "tensordot",
+    "tile", "topk", "trace", "transpose", "tril", "tril_indices", "triu", "triu_indices", "true_divide", "uint8",
+    "uint16", "uint32", "uint64", "unbind", "unflatten", "uniform", "unique", "unique_all", "unique_counts",
+    "unique_inverse", "unique_values", "unregister", "unsqueeze", "unstack", "value_and_grad", "var", "var_mean",
+    "vecdot", "vstack", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hal import dtypes, ops, registry
 from hal.device import Device, chosen
-from hal.dtypes import DType
+from hal.dtypes import DEFAULT_INT, DType
 from hal.errors import DTypeError, ShapeError
 from hal.interop import asarray
 from hal.op import Array
@@ -285,6 +285,16 @@ def linspace(
     array = np.linspace(start, stop, num, endpoint=endpoint, dtype=None if wanted.kind == "complex" else np.float64)
     spec = Spec((num,), wanted)
     return _leaf(Tensor(upload(array.astype(wanted.numpy), spec, where), spec, where, origin), requires_grad)
+
+
+def tril_indices(row: int, col: int, offset: int = 0, *, device: DeviceLike = None) -> Tensor:
+    """The rows and columns of the elements on and below a diagonal, int64, shape (2, n). Source: torch.tril_indices."""
+    return tensor(np.array(np.tril_indices(row, offset, col)), DEFAULT_INT, device)
+
+
+def triu_indices(row: int, col: int, offset: int = 0, *, device: DeviceLike = None) -> Tensor:
+    """The rows and columns of the elements on and above a diagonal, int64, shape (2, n). Source: torch.triu_indices."""
+    return tensor(np.array(np.triu_indices(row, offset, col)), DEFAULT_INT, device)
 
 
 def eye(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from hal import ops
+from hal.dtypes import float16, float32, float64, int16, int32, int64
 from hal.functions import elementwise, joining, shaping
+from hal.recording import no_grad
 
 # The Array API's names of ops whose name in the table is torch's.
 subtract, multiply, divide, negative = ops.sub, ops.mul, ops.div, ops.neg
@@ -18,5 +20,9 @@ eq, ne, lt, le, gt, ge = (
 clamp = elementwise.clip
 cat = concatenate = joining.concat
 movedim, swapaxes, swapdims = shaping.moveaxis, shaping.transpose, shaping.transpose
+
+# torch's names of dtypes. `hal.float` is the dtype; Python's float stays what it is everywhere else.
+half, float, double, short, int, long = float16, float32, float64, int16, int32, int64
+inference_mode = no_grad
 
 e, pi, inf, nan, newaxis = math.e, math.pi, math.inf, math.nan, None

@@ -277,6 +277,11 @@ def triu(x: Tensor, /, diagonal: int = 0, *, k: int = 0) -> Tensor:
     return ops.triu(x, diagonal=diagonal or k)
 
 
+def clone(x: Tensor, /) -> Tensor:
+    """A copy with memory of its own, through which gradients flow back. Source: torch.clone."""
+    return x.clone()
+
+
 def broadcast_shapes(*shapes: Any) -> Shape:
     """The shape that all of these broadcast to. Source: torch.broadcast_shapes."""
     return spec.broadcast_shapes("broadcast_shapes", *(integers("broadcast_shapes", (s,)) for s in shapes))

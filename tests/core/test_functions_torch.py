@@ -77,7 +77,9 @@ ROWS = """
     lib.tensor([1.0],dtype=lib.float64)  lib.tensor([])  lib.tensor([x[0,0],x[0,1]])  lib.as_tensor([1,2])
     lib.numel(x)  lib.is_tensor(x)  lib.is_tensor(3)  lib.is_floating_point(x)  lib.is_complex(x)
     lib.finfo(lib.float32).tiny  lib.finfo(lib.bfloat16).eps  lib.iinfo(lib.int32).max
-    lib.zeros(3,requires_grad=True).requires_grad  lib.tensor(2+1j)
+    lib.zeros(3,requires_grad=True).requires_grad  lib.tensor(2+1j)  lib.tril_indices(3,3)  lib.triu_indices(2,4,1)
+    lib.clone(x)  lib.zeros(2,dtype=lib.long)  lib.tensor([1,2],dtype=lib.float)  lib.ones(2,dtype=lib.half)
+    lib.ones(2,dtype=lib.double)  lib.ones(2,dtype=lib.int)  lib.ones(2,dtype=lib.short)  lib.ones(2,dtype=lib.bool)
 """
 
 
