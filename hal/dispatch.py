@@ -43,8 +43,8 @@ def run(op: Op, args: tuple[Any, ...], settings: Settings) -> Any:
             break
         device = x.device
     if device is None:
-        device = settings.get("device") or registry.default_device()
-        settings["device"] = device
+        chosen: Device = settings.get("device") or registry.default_device()
+        settings["device"] = device = chosen
     count = len(args)
     try:
         if count == 1:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from hal import config, device
-from hal.device import Device
+from hal import config
+from hal.device import Device, chosen
 from hal.errors import DeviceError, PluginError
 from hal.op import Op
 from hal.plugin import API_VERSION, OLDEST_API_VERSION, Backend, Hooks, Kernels, Unavailable
@@ -296,9 +296,9 @@ def devices(name: str | None = None) -> list[Device]:
         DeviceError: `name` is no backend.
     """
     target = registry()
-    chosen = [target.backend(name)] if name else sorted(target.backends.values(), key=lambda b: (-b.priority, b.name))
+    wanted = [target.backend(name)] if name else sorted(target.backends.values(), key=lambda b: (-b.priority, b.name))
     found: list[Device] = []
-    for backend in chosen:
+    for backend in wanted:
         try:
             found += backend.devices()
         except Exception:  # unavailable, or broken: `hal devices` says which and why
@@ -323,7 +323,7 @@ def default_device() -> Device:
     Raises:
         DeviceError: HAL_BACKEND asks for a device that is not there.
     """
-    entered = device.chosen()
+    entered = chosen()
     if entered is not None:
         return entered
     wanted = config.get("HAL_BACKEND")

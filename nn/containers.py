@@ -46,6 +46,13 @@ class _Numbered(Module):
     def __setitem__(self, index: int, module: Module) -> None:
         setattr(self, self._key(index), module)
 
+    def __delitem__(self, index: int | slice) -> None:
+        parts = list(_counted(self).values())
+        if not isinstance(index, slice):
+            self._key(index)
+        del parts[index]
+        self._refill(parts)
+
     def __len__(self) -> int:
         return len(self._modules)
 
@@ -147,13 +154,6 @@ class ModuleList(_Numbered):
     def _part(self, items: list[tuple[str, Module]]) -> ModuleList:
         return type(self)(module for _, module in items)
 
-    def __delitem__(self, index: int | slice) -> None:
-        parts = list(_counted(self).values())
-        if not isinstance(index, slice):
-            self._key(index)
-        del parts[index]
-        self._refill(parts)
-
     def __add__(self, other: Iterable[Module]) -> ModuleList:
         return ModuleList([*self, *other])
 
@@ -229,5 +229,5 @@ class ModuleDict(Module):
 
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Put modules in, in the place of those that have the same name."""
-        for name, module in list(modules.items() if isinstance(modules, Mapping | ModuleDict) else modules):
+        for name, module in dict(modules).items():
             self[name] = module

@@ -143,7 +143,7 @@ class ParameterDict(Module):
 
     def update(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
         """Put parameters in, in the place of those that have the same name."""
-        for name, value in list(parameters.items() if isinstance(parameters, Mapping | ParameterDict) else parameters):
+        for name, value in dict(parameters).items():
             self[name] = value
 
     def extra_repr(self) -> str:

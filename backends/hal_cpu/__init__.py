@@ -41,7 +41,7 @@ class Cpu(Backend):
         if op.kind not in ("movement", "creation") and any(s.dtype.is_inexact for s in (*specs, *outs)):
             run = quiet(run)
         if op.kind in ("contraction", "reduction", "indexing", "composite"):
-            cost = op.cost(*specs, out=outs if len(outs) > 1 else outs[0], **settings)
+            cost = op.cost(*specs, out=outs[0] if len(outs) == 1 else outs, **settings)
             if BLAS_WAKES < cost.flops < WORTH_WAKING:
                 run = on_one_blas_thread(run)
         return arrays(run) if any(o.ndim == 0 for o in outs) else run

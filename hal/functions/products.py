@@ -87,7 +87,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = None, *, axes: Any = None) -> Te
 
     Source: torch.tensordot; Array API, tensordot.
     """
-    given = 2 if dims is None and axes is None else dims if axes is None else axes
+    chosen = dims if axes is None else axes
+    given = 2 if chosen is None else chosen
     if not isinstance(given, int):
         left, right = given
         given = tuple((side,) if isinstance(side, int) else tuple(side) for side in (left, right))

@@ -103,8 +103,10 @@ class Methods(Elementwise, Values, Shapes, Mutation, History, Making, Casts):
     __array__ = as_array
     __dlpack__ = dlpack
     __dlpack_device__ = dlpack_device
-    __repr__ = representation
     __format__ = formatted
+
+    def __repr__(self: Any) -> str:
+        return representation(self)
 
     def __len__(self: Any) -> int:
         if self.ndim == 0:

@@ -136,7 +136,7 @@ def _samples(rng: Rng) -> Iterator[Sample]:
     for shape, count in _shapes():
         channels = shape[1:2]
         given = (uniform(rng, channels), uniform(rng, channels, 0.5, 2), *affine(rng, channels, count))
-        yield Sample((uniform(rng, shape), *given), smooth=len(shape) < 5 and shape[0] < 5)
+        yield Sample((uniform(rng, shape), *given), smooth=shape[0] < 5 and len(shape) < 5)
         yield Sample((mirrored(uniform(rng, shape)), *map(mirrored, given)), {"eps": 0.1}, smooth=False)
 
 
@@ -199,7 +199,7 @@ def _gradient_train(
 def _samples_train(rng: Rng) -> Iterator[Sample]:
     for shape, count in _shapes():
         given = affine(rng, shape[1:2], count)
-        yield Sample((uniform(rng, shape), *given), smooth=len(shape) < 5 and shape[0] < 5)
+        yield Sample((uniform(rng, shape), *given), smooth=shape[0] < 5 and len(shape) < 5)
         yield Sample((mirrored(uniform(rng, shape)), *map(mirrored, given)), {"eps": 0.1}, smooth=False)
 
 
@@ -259,7 +259,7 @@ def _samples_of_gradient(rng: Rng) -> Iterator[Sample]:
         _, mean, var = _reference_train(x.astype(np.float64), eps=1e-5)
         weight = affine(rng, shape[1:2], min(count, 1))
         given = (uniform(rng, shape), x, mean.astype(np.float32), var.astype(np.float32), *weight)
-        yield Sample(given, smooth=len(shape) < 5 and 0 < shape[0] < 5)
+        yield Sample(given, smooth=0 < shape[0] < 5 and len(shape) < 5)
         yield Sample(tuple(map(mirrored, given)), {"eps": 0.1}, smooth=False)
 
 

@@ -259,8 +259,7 @@ def elementwise(
     arity = function.nin if isinstance(function, np.ufunc) else _positional(function)
     names = ("x",) if arity == 1 else ("a", "b", "c")[:arity]
     keywords = settings or {}
-    domains = (domain,) * arity if isinstance(domain[0], (int, float)) else domain
-    wholes = (whole,) * arity if isinstance(whole[0], int) else whole
+    domains, wholes = _of_each(domain, arity), _of_each(whole, arity)
 
     def infer(*specs: Spec, **given: Any) -> Spec:
         for spec in specs:
@@ -285,6 +284,10 @@ def elementwise(
         in_float32(decompose) if wide and decompose is not None else decompose, cost, "elementwise",
         promote=promote, no_gradient=no_gradient, host_only=host_only, tolerance=tolerance or opencl(name), doc=doc,
     )  # fmt: skip
+
+
+def _of_each(pair: Any, arity: int) -> tuple[Any, ...]:
+    return pair if isinstance(pair[0], tuple) else (pair,) * arity
 
 
 def _positional(function: Callable[..., Any]) -> int:

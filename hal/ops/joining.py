@@ -51,9 +51,12 @@ def _join(a: Tensor, b: Tensor, axis: int) -> Tensor:
 
 def _concat_in_pairs(*xs: Tensor, axis: int) -> Tensor:
     along = axis % xs[0].ndim
-    while len(xs) > 1:  # neighbours first, so that each element is copied log2 of their number times
-        xs = tuple(_join(xs[i], xs[i + 1], along) if i + 1 < len(xs) else xs[i] for i in range(0, len(xs), 2))
-    return xs[0]
+    parts = list(xs)
+    while len(parts) > 1:  # neighbours first, so that each element is copied log2 of their number times
+        parts = [
+            _join(parts[i], parts[i + 1], along) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)
+        ]
+    return parts[0]
 
 
 def _gradient_of_concat(g: Tensor, out: Tensor, *xs: Tensor, axis: int) -> Grads:

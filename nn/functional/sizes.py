@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from hal import ops
 from hal.errors import SettingError
@@ -17,7 +18,7 @@ def spread(who: str, name: str, value: Size, n: int) -> tuple[int, ...]:
     Raises:
         SettingError: not one whole number, or `n` of them.
     """
-    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    sizes: tuple[Any, ...] = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     sizes = sizes * n if len(sizes) == 1 else sizes
     if len(sizes) != n or not all(isinstance(s, int) for s in sizes):
         raise SettingError(f"{who} needs {name}= as a whole number or {n} of them, got {value!r}")
