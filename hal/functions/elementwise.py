@@ -27,6 +27,8 @@ def clip(x: Tensor, /, min: Bound = None, max: Bound = None) -> Tensor:
     if is_tensor(min) or is_tensor(max):
         x = x if min is None else ops.maximum(x, min)
         return x if max is None else ops.minimum(x, max)
+    if x.dtype.kind in ("int", "uint") and (isinstance(min, float) or isinstance(max, float)):
+        x = ops.cast(x, dtype=dtypes.DEFAULT_FLOAT)
     return ops.clip(x, low=min, high=max)
 
 

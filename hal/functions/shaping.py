@@ -119,7 +119,8 @@ def moveaxis(x: Tensor, /, source: int | tuple[int, ...], destination: int | tup
     tos = (destination,) if isinstance(destination, int) else tuple(destination)
     if len(froms) != len(tos):
         raise ShapeError(f"moveaxis needs as many destinations as sources, got {source} and {destination}")
-    normalize_axes("moveaxis", froms, x.ndim), normalize_axes("moveaxis", tos, x.ndim)  # each axis once
+    for named in (froms, tos):
+        normalize_axes("moveaxis", named, x.ndim)  # each axis once
     placed = {normalize_axis("moveaxis", t, x.ndim): f % x.ndim for f, t in zip(froms, tos, strict=True)}
     rest = iter([i for i in range(x.ndim) if i not in placed.values()])
     return ops.permute(x, axes=tuple(placed[i] if i in placed else next(rest) for i in range(x.ndim)))

@@ -43,7 +43,7 @@ class Methods(Elementwise, Values, Shapes, Mutation, History, Making, Casts):
 
     __slots__ = ()
     __hash__ = object.__hash__  # == compares elements, so tensors are told apart by identity in dictionaries
-    __array_ufunc__ = None  # NumPy's operators leave `array + tensor` to the tensor
+    __array_priority__ = 1000  # NumPy's operators leave `array + tensor` to the tensor
 
     # fmt: off
     def __add__(self, other: Any) -> Tensor: return binary(ops.add, self, other)

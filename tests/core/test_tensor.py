@@ -50,6 +50,14 @@ def test_operators_with_arrays_on_either_side(op: Callable[[Any, Any], Any]) -> 
         np.testing.assert_allclose(got.numpy(), want, rtol=1e-6)
 
 
+def test_functions_of_numpy_take_tensors_as_arrays() -> None:
+    x = hal.tensor([1.0, 4.0])
+    assert np.sqrt(x).tolist() == [1, 2]
+    assert np.concatenate([x, np.zeros(1)]).tolist() == [1, 4, 0]
+    with pytest.raises(GradientError, match="detach"):
+        np.sqrt(x.requires_grad_())
+
+
 def test_operators_with_anything_else_ask_the_other_side() -> None:
     class Other:
         def __radd__(self, x: hal.Tensor) -> str:

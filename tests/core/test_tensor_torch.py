@@ -47,9 +47,9 @@ ROWS = """
     x.not_equal(0.0)  b.logical_and(x)  b.logical_or(~b)  b.logical_xor(b)  k.bitwise_and(3)  k.bitwise_or(8)
     k.bitwise_xor(5)  k.bitwise_left_shift(2)  k.bitwise_right_shift(1)  x.where(b,y)  x.where(b,0.0)
     x.masked_fill(b,7.0)  x.masked_fill(b[0],z)  n.masked_fill(b,3)  x.clamp(-1,1)  x.clip(min=0)  x.clamp(max=y)
-    x.clamp(min=-y,max=v)  x.clamp_min(0)  x.clamp_max(0.5)  n.clamp(-2,2)  x.lerp(y,0.25)  x.lerp(y,u)
-    x.addcmul(y,u,value=2)  x.addcdiv(u,y,value=-1)  x.softmax(1)  x.softmax(dim=0)  x.log_softmax(-1)
-    n.softmax(1,dtype=lib.float64)
+    x.clamp(min=-y,max=v)  x.clamp_min(0)  x.clamp_max(0.5)  n.clamp(-2,2)  n.clamp(-1.5)  n.clamp(max=2.5)
+    x.lerp(y,0.25)  x.lerp(y,u)  x.addcmul(y,u,value=2)  x.addcdiv(u,y,value=-1)  x.softmax(1)  x.softmax(dim=0)
+    x.log_softmax(-1)  n.softmax(1,dtype=lib.float64)
 
     x+y  x-y  x*y  x/y  x//y  x%y  y**x  x@m  s@m  v@m  m.T@v  -x  +x  abs(x)  x==x  x!=y  x<y  x<=y  x>y  x>=y  ~b
     b&b  b|~b  b^b  k&3  k|8  k^5  k<<1  k>>1  2+x  2-x  2*x  2/y  2//y  2%y  2**x  7-n  n/2  n+1.5  n*k  b+b  b*x
