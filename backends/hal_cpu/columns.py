@@ -17,7 +17,7 @@ from hal_cpu.parallel import scratch, threads
 
 Pair = tuple[int, int]
 
-BLOCK = 1 << 20  # bytes of columns at a time, about the second-level cache of one core
+BLOCK = 2 << 20  # bytes of columns at a time: large enough that a block is worth its calls, and still in the cache
 
 
 class Windows(NamedTuple):
