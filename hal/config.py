@@ -10,12 +10,13 @@ from hal.errors import ConfigError
 
 # fmt: off
 VARIABLES: dict[str, str] = {
-    "HAL_BACKEND":   "default device: `name`, `name:index`, `name:variant`; a comma list allows only those, the first by default",
-    "HAL_FALLBACK":  "what to do when a device has no way to run an op: `warn` (default), `allow`, `error`",
-    "HAL_COPIES":    "what to do when tensors of one op live on different devices: `allow` (default), `error`",
-    "HAL_LOG":       "comma list of what to say on stderr as it happens: `placement`, `copies`, `kernels`, `plugins`",
-    "HAL_PLUGINS":   "`0` loads no third-party plugin; a comma list of entry-point names loads only those",
-    "HAL_CACHE_DIR": "folder for downloads, programs and calibrations (default: the user's cache folder)",
+    "HAL_BACKEND":     "default device: `name`, `name:index`, `name:variant`; of a comma list the first, and no other",
+    "HAL_FALLBACK":    "what to do when a device has no way to run an op: `warn` (default), `allow`, `error`",
+    "HAL_COPIES":      "what to do when tensors of one op live on different devices: `allow` (default), `error`",
+    "HAL_LOG":         "comma list of what to say on stderr as it happens: `placement`, `copies`, `kernels`, `plugins`",
+    "HAL_PLUGINS":     "comma list of third-party plugins to load (entry points, or files without `.py`); `0`: none",
+    "HAL_PLUGIN_PATH": "plugins without a package: Python files or folders of them, `:` between (`;` on Windows)",
+    "HAL_CACHE_DIR":   "folder for downloads, programs and calibrations (default: the user's cache folder)",
 }
 # fmt: on
 FALLBACKS = ("warn", "allow", "error")

@@ -1,18 +1,18 @@
 """Finds plugins and what they bring: backends, ops, kernels, commands. A broken one is named and left out.
 
-Plugins are modules behind the entry-point group `hal`. They are imported when the first device, op or command is
-looked for, not by `import hal`; a plugin imports its heavy libraries later still, when its devices are asked for.
+Plugins are modules behind the entry-point group `hal`, and the files of HAL_PLUGIN_PATH. They are imported when the
+first device, op or command is looked for, not by `import hal`; a plugin imports its heavy libraries later still, when
+its devices are asked for.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -22,6 +22,7 @@ from hal.device import Device, chosen
 from hal.errors import DeviceError, PluginError
 from hal.op import Op
 from hal.plugin import API_VERSION, OLDEST_API_VERSION, Backend, Hooks, Kernels, Unavailable
+from hal.plugin_files import load_file, plugin_files
 
 if TYPE_CHECKING:
     import click
@@ -37,8 +38,8 @@ class Problem:
     """A plugin that was left out, and why.
 
     Attributes:
-        plugin: name of its entry point, or of the object that was registered in code.
-        distribution: name and version of the package that it came in; empty for code.
+        plugin: name of its entry point or file, or of the object that was registered in code.
+        distribution: name and version of the package that it came in, or its file; empty for code.
         message: one line.
         trace: its traceback, if it raised.
     """
@@ -78,20 +79,29 @@ class Registry:
         self._kernels: list[tuple[Source, Mapping[str, Kernels]]] = []
 
     def load_entry_points(self) -> None:
-        """Import every plugin that HAL_PLUGINS allows. What goes wrong becomes a problem, not an error."""
-        allowed = config.get("HAL_PLUGINS")
-        names = {part.strip() for part in allowed.split(",")} if allowed else None
+        """Import every installed plugin that HAL_PLUGINS allows. What goes wrong becomes a problem, not an error."""
+        import importlib.metadata  # drags in the email package, which `import hal` should not wait for
+
         for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: e.name):
             distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else ""
-            ours = distribution.split(" ")[0] == OURS
-            if not ours and names is not None and entry.name not in names:
-                continue
-            try:
-                plugin = entry.load()
-            except Exception as error:  # whatever a stranger's module raises
-                self._report(entry.name, distribution, f"cannot be imported: {error!r}", error)
-                continue
-            self.add(plugin, Source(entry.name, distribution))
+            if distribution.split(" ")[0] == OURS or _is_allowed(entry.name):
+                self._load(entry.load, Source(entry.name, distribution))
+
+    def load_path(self) -> None:
+        """Import the files that HAL_PLUGIN_PATH names, as far as HAL_PLUGINS allows, in the same way."""
+        for path in plugin_files(config.get("HAL_PLUGIN_PATH")):
+            if _is_allowed(path.stem):
+                self._load(partial(load_file, path), Source(path.stem, str(path)))
+
+    def _load(self, load: Callable[[], Any], source: Source) -> None:
+        try:
+            plugin = load()
+        except PluginError as error:
+            self._report(source.plugin, source.distribution, str(error))
+        except (Exception, SystemExit) as error:  # whatever a stranger's module raises
+            self._report(source.plugin, source.distribution, f"cannot be imported: {error!r}", error)
+        else:
+            self.add(plugin, source)
 
     def add(self, plugin: Any, source: Source) -> None:
         """Take over what `plugin` brings: a module or object with hooks, a backend, or a backend's class."""
@@ -185,7 +195,8 @@ class Registry:
             return []
 
     def _add_backend(self, backend: Backend, source: Source) -> None:
-        missing = [part for part in ("name", "kernels") if not hasattr(backend, part)]
+        # Not hasattr(backend, ...): asking a backend for its kernels may import all of them.
+        missing = [p for p in ("name", "kernels") if not hasattr(type(backend), p) and p not in vars(backend)]
         if missing:
             self._report(
                 source.plugin, source.distribution, f"{type(backend).__name__} has no {' and no '.join(missing)}"
@@ -233,6 +244,12 @@ class Registry:
                 self.backends[name].kernels.update(tables.pop(name))
 
 
+def _is_allowed(name: str) -> bool:
+    """Whether HAL_PLUGINS lets a third party's plugin of this name in."""
+    allowed = config.get("HAL_PLUGINS")
+    return not allowed or name in {part.strip() for part in allowed.split(",")}
+
+
 _lock = threading.RLock()
 _registry: Registry | None = None
 _changed: list[Callable[[], None]] = []
@@ -246,6 +263,7 @@ def registry() -> Registry:
             if _registry is None:
                 loading = Registry()
                 loading.load_entry_points()
+                loading.load_path()
                 loading.add_all_kernels()
                 _registry = loading
     return _registry
