@@ -15,7 +15,7 @@ from hal import dtypes
 from hal.device import Device
 from hal.dtypes import DType
 from hal.errors import DeviceError
-from hal.op import Array, Op
+from hal.op import Array, Op, Tolerance
 from hal.spec import Spec
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from hal.testing.case import Level
 
 __all__ = [
-    "API_VERSION", "Array", "Backend", "Buffer", "DType", "Device", "Kernel", "Kernels", "Op", "Spec", "Unavailable",
-    "dtypes", "hookimpl",
+    "API_VERSION", "Array", "Backend", "Buffer", "DType", "Device", "Kernel", "Kernels", "Op", "Spec", "Tolerance",
+    "Unavailable", "dtypes", "hookimpl",
 ]  # fmt: skip
 
 API_VERSION = 1
@@ -178,6 +178,14 @@ class Backend:
 
     def max_memory(self, device: Device) -> int | None:
         """Bytes that `device` can hold, or None if that is not known."""
+        return None
+
+    def tolerance(self, op: Op, dtype: DType) -> Tolerance | None:
+        """How far results of `op` may be from the reference here, where the hardware cannot do what the record asks.
+
+        For devices that compute in another kind of number than `dtype` (spike rates, products of fewer bits). The
+        accuracy certificate prints it with its source instead of the record's. None (the default): the record holds.
+        """
         return None
 
     def describe(self, device: Device) -> dict[str, str]:
