@@ -67,7 +67,8 @@ def offered(package: str) -> str:
     # a tensor's methods are in its bases; a layer has Module's, and once is enough
     inherited = "      inherited_members: true\n" if package == "hal" else ""
     ops, entries, seen = [], [], set()
-    for name, value in sorted(vars(module).items()):
+    for name in sorted(dir(module)):
+        value = getattr(module, name)
         if isinstance(value, Op):
             ops.append(f"`{name}`")
         home = getattr(value, "__module__", None) or ""

@@ -4,134 +4,170 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn
 
-if TYPE_CHECKING:  # the command is listed by `hal --help`, which should not import all of nn
-    from nn.train.run import Run, Score, Show
+if TYPE_CHECKING:  # `hal --help` lists this command, and should not import what it trains with
+    from nn.train.run import Run, Score
 
-TASKS = ("digits", "mnist", "cifar10")
+TASKS = ("digits", "mnist", "cifar10")  # as in nn.train.tasks
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def _svg(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and path.suffix.lower() != ".svg":
+        raise click.BadParameter(f"the curve is an SVG picture, so its name must end in .svg, got {str(path)!r}")
+    return path
 
 
 @click.command()
-@click.argument("task", type=click.Choice(TASKS), default="digits")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with the official files of mnist or cifar10.")
+@click.argument("task", type=click.Choice(TASKS), required=False)
+@click.option("--data", type=FOLDER, help="Folder with the official files of mnist or cifar10.")
 @click.option("--backend", metavar="NAME", help="Device to train on, as HAL_BACKEND.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images in a step.")
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Adam's learning rate.")
-@click.option("--seed", type=click.IntRange(min=0), default=None, help="Decides every random number. Default: 0.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for a checkpoint after each epoch, curve.svg and result.json.")
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training set.")
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images in a step.")
+@click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Adam's learning rate at first; it falls with each epoch.",
+)
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Decides every random number. Default: 0.")
+@click.option("--out", type=FOLDER, help="Folder for a checkpoint after each epoch, curve.svg and result.json.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
-@click.option("--curve", type=click.Path(path_type=Path, dir_okay=False), help="Write the loss curve as an SVG picture.")
-@click.option("--download/--no-download", default=True, help="Fetch files of mnist or cifar10 that are missing.")
-@click.option("--workers", type=click.IntRange(min=0), default=1, help="Threads that read batches ahead.")
+@click.option(
+    "--curve",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.svg",
+    callback=_svg,
+    help="Draw loss and accuracy of each epoch.",
+)
+@click.option(
+    "--download/--no-download", default=True, help="Fetch files of mnist or cifar10 that are missing (the default)."
+)
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=1, metavar="N", help="Threads that read batches ahead. Default: 1."
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of a summary.")
 def train(
-    task: str, data: Path | None, backend: str | None, epochs: int | None, batch_size: int | None, lr: float | None,
-    seed: int | None, out: Path | None, resume: bool, curve: Path | None, download: bool, workers: int, quiet: bool,
-    as_json: bool,
+    task: str | None, data: Path | None, backend: str | None, epochs: int | None, batch_size: int | None,
+    lr: float | None, seed: int | None, out: Path | None, resume: bool, curve: Path | None, download: bool,
+    workers: int, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Train on the handwritten digits that ship with HAL, or on mnist or cifar10."""
+    """Train a classifier on the handwritten digits that ship with HAL, or on mnist or cifar10."""
     import hal
+    from nn.train import checkpoint
+    from nn.train.progress import showing
 
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder with the checkpoint")
-    with hal.device(backend) if backend else contextlib.nullcontext():
-        run = _prepared(task, data, out, resume, download, workers, batch_size=batch_size, lr=lr, seed=seed)
-        wanted = epochs or run.task.epochs
-        try:
-            _train(run, wanted, out, quiet)
-        except KeyboardInterrupt:
-            kept = f"; the checkpoint of epoch {run.epoch} is in {out}: go on with --resume" if out and run.epoch else ""
-            raise click.ClickException(f"interrupted in epoch {run.epoch + 1} of {wanted}{kept}") from None
-        score = run.evaluate()
-        result = _result(run, score)
+    asked = {"task": task, "seed": seed, "batch_size": batch_size, "lr": lr}
+    run: Run | None = None
+    try:
+        with hal.device(backend) if backend is not None else contextlib.nullcontext():
+            run = _begun(asked, data, epochs, out if resume else None, download, workers)
+            if out is not None:
+                _note(checkpoint.prepare(out, resume), quiet)
+                if not resume:
+                    checkpoint.save(run, out)  # so that a run that is killed in its first epoch can be resumed, too
+            if run.epoch >= run.goal:
+                _note(f"nothing is left to train, {run.epoch} epochs are done; --epochs N asks for more", quiet)
+            _train(run, out, curve, quiet)
+            with showing("testing", len(run.test_set), quiet, transient=True) as show:
+                score = run.evaluate(show)
+            result = _result(run, score)
+    except KeyboardInterrupt:
+        raise click.ClickException(_interrupted(run, out)) from None
     if out is not None:
         (out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    for picture in (curve, out / "curve.svg" if out is not None else None):
-        if picture is not None:
-            _draw(picture, run)
     if as_json:
         click.echo(json.dumps(result))
-    else:
-        _summarise(run, score, result, out)
+        return
+    _summarise(run, score, result, out, curve)
 
 
-def _prepared(task: str, data: Path | None, out: Path | None, resume: bool, download: bool, workers: int, **given: Any) -> Run:
+def _begun(
+    asked: dict[str, Any], data: Path | None, epochs: int | None, resumed: Path | None, download: bool, workers: int
+) -> Run:
+    """A new run, or the one whose checkpoint is in the folder `resumed`, on the default device."""
     from hal.errors import ConfigError
     from nn.train import checkpoint
     from nn.train.run import Run, Settings
-    from nn.train.tasks import TASKS as known
+    from nn.train.tasks import TASKS as tasks
 
-    chosen = known[task]
-    settings = {"task": task, "seed": 0, "batch_size": chosen.batch_size, "lr": chosen.lr}
-    state = checkpoint.read(out) if resume and out is not None else None
-    if state is not None:
-        settings = state["settings"]
-        for name, value in {"task": task, **given}.items():
-            if value is not None and value != settings[name]:
-                raise ConfigError(
-                    f"the checkpoint in {out} is of a run with {name} {settings[name]}, got {value}: a resumed run keeps its "
-                    "settings; leave the option out, or begin anew in another folder"
-                )
-    else:
-        settings |= {name: value for name, value in given.items() if value is not None}
-    run = Run.begin(chosen, Settings(**settings), chosen.sets(data, download), workers)
-    if state is not None:
-        checkpoint.restore(run, state)
+    if resumed is None:
+        chosen = tasks[asked["task"] or "digits"]
+        settings = Settings(
+            chosen.name,
+            asked["seed"] or 0,
+            asked["batch_size"] or chosen.batch_size,
+            asked["lr"] or chosen.lr,
+            chosen.decay,
+        )
+        return Run.begin(chosen, settings, data, epochs or chosen.epochs, download=download, workers=workers)
+    state = checkpoint.read(resumed)
+    for name, value in asked.items():
+        kept = state["settings"][name]
+        if value is not None and value != kept:
+            raise ConfigError(
+                f"the checkpoint in {resumed} is of a run with {name} {kept}, got {value}: a resumed run keeps its "
+                "settings; leave that out, or begin anew in another folder"
+            )
+    settings = Settings(**state["settings"])
+    where = Path(state["data"]) if data is None and state["data"] is not None else data
+    goal = epochs or state["goal"]
+    run = Run.begin(tasks[settings.task], settings, where, goal, download=download, workers=workers)
+    if len(run.train_set) != state["items"]:
+        raise ConfigError(
+            f"the checkpoint in {resumed} is of a run on {state['items']:,} training images, got "
+            f"{len(run.train_set):,}: name the folder that has them with --data"
+        )
+    checkpoint.restore(run, state)
     return run
 
 
-def _train(run: Run, epochs: int, out: Path | None, quiet: bool) -> None:
+def _train(run: Run, out: Path | None, curve: Path | None, quiet: bool) -> None:
+    """Train until the goal; after each epoch everything that is kept is up to date."""
     from nn.train import checkpoint
+    from nn.train.curve import write
+    from nn.train.progress import showing
 
-    while run.epoch < epochs:
-        with _showing(run, epochs, quiet) as show:
+    pictures = [path for path in (curve, out / "curve.svg" if out is not None else None) if path is not None]
+    for path in pictures:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, run)
+    while run.epoch < run.goal:
+        title = f"epoch {run.epoch + 1:>{len(str(run.goal))}}/{run.goal}"
+        with showing(title, len(run.train_set), quiet) as show:
             run.train_epoch(show)
         if out is not None:
             checkpoint.save(run, out)
+        for path in pictures:
+            write(path, run)
 
 
-@contextlib.contextmanager
-def _showing(run: Run, epochs: int, quiet: bool) -> Iterator[Show]:
-    """A progress bar on a terminal, a line for each epoch elsewhere; both on stderr."""
-    total = len(run.train_set)
-    title = f"epoch {run.epoch + 1:>{len(str(epochs))}}/{epochs}"
-    figures = "loss {:.4f}  accuracy {:6.2%}  {:,.0f} images/s"
-    if quiet:
-        yield lambda done, loss, accuracy, speed: None
-        return
-    if not sys.stderr.isatty():
-        last: list[Any] = []
+def _note(text: str, quiet: bool) -> None:
+    if text and not quiet:
+        click.echo(f"hal train: {text}", err=True)
 
-        def remember(done: int, loss: float, accuracy: float, speed: float) -> None:
-            last[:] = [loss, accuracy, speed]
 
-        yield remember
-        click.echo(f"{title}  {figures.format(*last)}", err=True)
-        return
-    from rich.console import Console
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
-        bar = progress.add_task(title, total=total, figures="")
-        yield lambda done, loss, accuracy, speed: progress.update(
-            bar, completed=done, figures=figures.format(loss, accuracy, speed)
-        )
+def _interrupted(run: Run | None, out: Path | None) -> str:
+    """What to tell who has pressed Ctrl-C."""
+    if run is None:
+        return "interrupted before the first epoch"
+    done = f"interrupted after {run.epoch} of {run.goal} epochs"
+    if out is None:
+        return f"{done}; nothing was kept (--out FOLDER keeps a checkpoint)"
+    return f"{done}; to go on: hal train --out {out} --resume"
 
 
 def _result(run: Run, score: Score) -> dict[str, Any]:
-    device = next(run.model.parameters()).device
     return {
         "task": run.task.name,
-        "device": str(device),
+        "device": str(run.device),
         "test_accuracy": score.accuracy,
         "seconds": run.seconds,
         "images_per_second": run.images / run.seconds if run.seconds else 0.0,
@@ -146,28 +182,21 @@ def _result(run: Run, score: Score) -> dict[str, Any]:
     }
 
 
-def _draw(path: Path, run: Run) -> None:
-    from nn.train import curve
+def _summarise(run: Run, score: Score, result: dict[str, Any], out: Path | None, curve: Path | None) -> None:
+    from hal.cli.console import print_table
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    curve.write(path, f"hal train {run.task.name}: training loss", run.losses, run.accuracies)
-
-
-def _summarise(run: Run, score: Score, result: dict[str, Any], out: Path | None) -> None:
-    from rich.table import Table
-
-    from hal.cli.console import console_for
-
-    console = console_for(sys.stdout)
-    table = Table(box=None, pad_edge=False)
-    for title in ("class", "right", "of", "accuracy"):
-        table.add_column(title, justify="left" if title == "class" else "right")
+    rows = []
     for i, name in enumerate(run.task.classes):
-        table.add_row(name, str(score.right[i]), str(score.count[i]), f"{score.of_class(i):.1%}")
-    console.print(table)
-    console.print(
-        f"\n{run.task.title} on {result['device']}: test accuracy [bold]{score.accuracy:.2%}[/] after {run.epoch} epochs, "
-        f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s"
+        part = score.of_class(i)
+        rows.append([name, str(score.right[i]), str(score.count[i]), "none" if part is None else f"{part:.1%}"])
+    print_table(["class", "right", "of", "accuracy"], rows, align="<>>>")
+    click.echo()
+    click.echo(f"test accuracy {click.style(f'{score.accuracy:.2%}', bold=True)} of {run.task.title}")
+    click.echo(
+        f"{run.epoch} epoch{'s' if run.epoch != 1 else ''} on {result['device']} in {result['seconds']:.1f} s, "
+        f"{result['images_per_second']:,.0f} images/s"
     )
     if out is not None:
-        console.print(f"checkpoint, curve.svg and result.json are in {out}")
+        click.echo(f"{out} has the checkpoint, curve.svg and result.json")
+    if curve is not None:
+        click.echo(f"{curve} has the curve")

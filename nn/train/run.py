@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import hal
 import nn
+from hal.errors import HalError
 from nn import functional as F
 from nn import optim
 from nn.data import DataLoader, ImageDataset
 from nn.train.tasks import Task
 
-Show = Callable[[int, float, float, float], None]  # images done, mean loss, accuracy, images per second
+Show = Callable[[int, str], None]  # images done, and figures to show beside
 SHOW_EVERY = 0.2  # seconds between looks at the loss: each waits for the device
+
+
+class DivergedError(HalError, ArithmeticError):
+    """The training loss is no longer a finite number."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the result of a run, bit for bit on one device."""
+    """What decides the result of a run, bit for bit on one device with one number of threads."""
 
     task: str
     seed: int
     batch_size: int
     lr: float
+    decay: float
 
 
 @dataclass
@@ -35,14 +43,19 @@ class Run:
     """A network on its way through a task.
 
     Attributes:
+        data: the folder of the data set, if one was given.
+        goal: how many epochs are wanted in all.
         epoch: how many are done.
         losses: the mean training loss of each.
+        accuracies: the part of the training images that was named rightly in each.
         seconds: spent in training.
         images: trained on.
     """
 
     task: Task
     settings: Settings
+    data: Path | None
+    goal: int
     train_set: ImageDataset
     test_set: ImageDataset
     model: nn.Module
@@ -55,21 +68,40 @@ class Run:
     images: int = 0
 
     @classmethod
-    def begin(cls, task: Task, settings: Settings, sets: tuple[ImageDataset, ImageDataset], workers: int) -> Run:
-        """A new run on the default device."""
+    def begin(
+        cls, task: Task, settings: Settings, data: Path | None, goal: int, *, download: bool, workers: int
+    ) -> Run:
+        """A new run on the default device.
+
+        Raises:
+            DataError: a file of the data set is missing or damaged.
+        """
+        train_set, test_set = task.sets(data, download)
         hal.manual_seed(settings.seed)
         model = task.network()
         optimizer = optim.Adam(model.parameters(), lr=settings.lr)
         loader = DataLoader(
-            sets[0], batch_size=settings.batch_size, shuffle=True, generator=settings.seed, num_workers=workers
+            train_set, batch_size=settings.batch_size, shuffle=True, generator=settings.seed, num_workers=workers
         )
-        return cls(task, settings, *sets, model, optimizer, loader)
+        return cls(task, settings, data, goal, train_set, test_set, model, optimizer, loader)
+
+    @property
+    def device(self) -> hal.Device:
+        """Where the network is."""
+        found: hal.Device = next(self.model.parameters()).device
+        return found
 
     def train_epoch(self, show: Show) -> None:
-        """One pass over the training set."""
+        """One pass over the training set.
+
+        Raises:
+            DivergedError: its loss is not finite.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * self.settings.decay**self.epoch
         self.model.train()
         start = shown = time.perf_counter()
-        total: Any = 0.0
+        total: Any = 0.0  # both sums stay on the device, which is waited for only where they are shown
         right: Any = 0
         done = 0
         for images, labels in self.loader:
@@ -78,25 +110,29 @@ class Run:
             loss = F.cross_entropy(scores, labels)
             loss.backward()
             self.optimizer.step()
-            count = len(labels)
             with hal.no_grad():
-                total = loss.detach() * float(count) + total
+                total = loss.detach() * float(len(labels)) + total
                 right = (scores.argmax(dim=1) == labels).sum() + right
-            done += count
+            done += len(labels)
             now = time.perf_counter()
             if now - shown >= SHOW_EVERY:
                 shown = now
-                show(done, float(total) / done, int(right) / done, done / (now - start))
+                show(done, figures(float(total) / done, int(right) / done, done / (now - start)))
         mean, accuracy = float(total) / done, int(right) / done
         took = time.perf_counter() - start
+        if not math.isfinite(mean):
+            raise DivergedError(
+                f"the training loss became {mean} in epoch {self.epoch + 1}, so the network learns no more: "
+                f"try a smaller --lr, got {self.settings.lr:g}"
+            )
         self.seconds += took
         self.images += done
         self.epoch += 1
         self.losses.append(mean)
         self.accuracies.append(accuracy)
-        show(done, mean, accuracy, done / took)
+        show(done, figures(mean, accuracy, done / took))
 
-    def evaluate(self) -> Score:
+    def evaluate(self, show: Show) -> Score:
         """How many test images of each class the network names rightly."""
         self.model.eval()
         classes = len(self.task.classes)
@@ -107,7 +143,13 @@ class Run:
                 wanted = labels.cpu().numpy()
                 count += np.bincount(wanted, minlength=classes)
                 right += np.bincount(wanted[named == wanted], minlength=classes)
+                show(int(count.sum()), f"accuracy {right.sum() / count.sum():7.2%}")
         return Score([int(n) for n in right], [int(n) for n in count])
+
+
+def figures(loss: float, accuracy: float, speed: float) -> str:
+    """How an epoch goes, in one line."""
+    return f"loss {loss:.4f}  accuracy {accuracy:7.2%}  {speed:,.0f} images/s"
 
 
 @dataclass(frozen=True)
@@ -122,6 +164,6 @@ class Score:
         """Over all classes."""
         return sum(self.right) / sum(self.count)
 
-    def of_class(self, i: int) -> float:
-        """Of class number `i`; NaN if there is none of it."""
-        return self.right[i] / self.count[i] if self.count[i] else float("nan")
+    def of_class(self, i: int) -> float | None:
+        """Of class number `i`; None if there is no image of it."""
+        return self.right[i] / self.count[i] if self.count[i] else None

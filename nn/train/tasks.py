@@ -22,7 +22,9 @@ class Task:
         classes: names of the classes, in the order of their numbers.
         sets: from a folder, and whether to download what is missing, to the training and the test set.
         network: a new network.
-        epochs, batch_size, lr: what `hal train` does if not told otherwise; lr is Adam's.
+        epochs, batch_size, lr: what `hal train` does if not told otherwise; lr is Adam's in the first epoch.
+        decay: what the learning rate is multiplied with after each epoch. A rate that depends on the epoch alone, and
+            not on how many are to come, lets a finished run go on as if it had been asked for more at once.
     """
 
     name: str
@@ -33,11 +35,14 @@ class Task:
     epochs: int
     batch_size: int
     lr: float
+    decay: float
 
 
 def _digits(folder: Path | None, download: bool) -> Sets:
     if folder is not None:
-        raise DataError(f"the digits ship with HAL and need no --data, got {folder}: leave it out, or say mnist or cifar10")
+        raise DataError(
+            f"the digits ship with HAL and need no --data, got {folder}: leave it out, or name mnist or cifar10"
+        )
     return Digits(train=True), Digits(train=False)
 
 
@@ -58,11 +63,11 @@ def _folder(given: Path | None, name: str) -> Path:
 
 
 def small_network() -> nn.Module:
-    """Two normalised convolutions and two linear layers for 1 x 8 x 8 images: 98 to 99 % of the test digits, by seed."""
+    """Two convolutions with batch normalisation and a linear layer, for 1 x 8 x 8 images."""
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Dropout(0.25), nn.Linear(512, 64), nn.ReLU(), nn.Dropout(0.25), nn.Linear(64, 10),
+        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Dropout(0.25), nn.Linear(512, 10),
     )  # fmt: skip
 
 
@@ -85,13 +90,16 @@ def convolutional_network() -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(2048, 10))
 
 
-TEN = tuple("0123456789")
-THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# fmt: off
 TASKS = {
     task.name: task
     for task in (
-        Task("digits", "the UCI handwritten digits", TEN, _digits, small_network, 15, 32, 2e-3),
-        Task("mnist", "MNIST", TEN, _mnist, lenet, 5, 64, 1e-3),
-        Task("cifar10", "CIFAR-10", THINGS, _cifar10, convolutional_network, 10, 128, 1e-3),
+        Task("digits", "the UCI handwritten digits", Digits.classes, _digits, small_network,
+             epochs=12, batch_size=32, lr=3e-3, decay=0.8),
+        Task("mnist", "MNIST", MNIST.classes, _mnist, lenet,
+             epochs=5, batch_size=64, lr=2e-3, decay=0.6),
+        Task("cifar10", "CIFAR-10", CIFAR10.classes, _cifar10, convolutional_network,
+             epochs=10, batch_size=128, lr=2e-3, decay=0.8),
     )
 }
+# fmt: on
