@@ -68,9 +68,7 @@ class Device:
         _entered().append(self)
         return self
 
-    def __exit__(
-        self, kind: Kind | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Kind | None, error: BaseException | None, trace: TracebackType | None) -> None:
         _entered().pop()
 
 

@@ -12,8 +12,8 @@ from hal.source import Line
 from hal.spec import Shape, Spec
 
 if TYPE_CHECKING:
-    from hal.recording import Hook, Node
     from hal.op import Op
+    from hal.recording import Hook, Node
 
 
 class Storage:

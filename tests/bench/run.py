@@ -1,4 +1,4 @@
-"""Measures what HAL costs: time of an op, training steps per second, import time, peak memory; torch beside it if there.
+"""Measures what HAL costs: time of an op, training steps per second, import time, peak memory; torch beside it.
 
     python tests/bench/run.py [--quick] [--only overhead] [--json results.json]
 
@@ -149,7 +149,10 @@ def steps(quick: bool) -> list[Row]:
 
 def _measure_in_a_process(code: str, rounds: int) -> float:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    runs = [subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True) for _ in range(rounds)]
+    runs = [
+        subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        for _ in range(rounds)
+    ]
     return statistics.median(float(r.stdout.strip().splitlines()[-1]) for r in runs)
 
 
@@ -180,7 +183,12 @@ def memory(quick: bool) -> list[Row]:
     return [Row("peak memory, 20 MLP steps, batch 64", "MiB", peaks, rounds)]
 
 
-GROUPS: dict[str, Callable[[bool], list[Row]]] = {"overhead": overhead, "steps": steps, "imports": imports, "memory": memory}
+GROUPS: dict[str, Callable[[bool], list[Row]]] = {
+    "overhead": overhead,
+    "steps": steps,
+    "imports": imports,
+    "memory": memory,
+}
 
 
 def machine() -> dict[str, Any]:
@@ -192,7 +200,12 @@ def machine() -> dict[str, Any]:
         import torch
 
         versions["torch"] = torch.__version__
-    return {"versions": versions, "platform": platform.platform(), "cpus": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
+    return {
+        "versions": versions,
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ FENCE = re.compile(r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<te
 PRELUDE = f"""set -euo pipefail
 python() {{ {shlex.quote(sys.executable)} "$@"; }}
 hal() {{ python -m hal "$@"; }}
-pip() {{ PYTHONWARNINGS= python -m pip "$@" --target site --upgrade --quiet --no-deps --no-index --no-build-isolation; }}
+pip() {{ PYTHONWARNINGS= python -m pip "$@" --target site --upgrade --quiet --no-index --no-deps \\
+    --no-build-isolation; }}
 """
 
 

@@ -12,9 +12,10 @@ Ints = tuple[int, ...]
 
 UFUNCS = {
     ops.add: np.add, ops.mul: np.multiply, ops.div: np.true_divide, ops.floor_divide: np.floor_divide,
-    ops.pow: np.power, ops.exp: np.exp, ops.log: np.log, ops.sin: np.sin, ops.cos: np.cos, ops.tanh: np.tanh, ops.sqrt: np.sqrt,
-    ops.floor: np.floor, ops.less: np.less, ops.equal: np.equal, ops.where: np.where, ops.matmul: np.matmul,
-    ops.bitwise_and: np.bitwise_and, ops.bitwise_right_shift: np.right_shift, ops.permute: np.transpose,
+    ops.pow: np.power, ops.exp: np.exp, ops.log: np.log, ops.sin: np.sin, ops.cos: np.cos, ops.tanh: np.tanh,
+    ops.sqrt: np.sqrt, ops.floor: np.floor, ops.less: np.less, ops.equal: np.equal, ops.where: np.where,
+    ops.matmul: np.matmul, ops.permute: np.transpose, ops.bitwise_and: np.bitwise_and,
+    ops.bitwise_right_shift: np.right_shift,
 }  # fmt: skip
 
 
