@@ -117,6 +117,8 @@ class Backend:
         training: whether ops that record a gradient may run here.
         views: whether movement kernels return buffers that share memory with their input; needs `write`.
         host_memory: whether buffers lie in host memory, so that copies from and to it are cheap.
+        known_failures: what the conformance suite may find wrong: from ids of its cases (with `*` for any text) to the
+            reason. Strict: an entry that matches no failure is itself a failure.
     """
 
     name: str
@@ -126,6 +128,7 @@ class Backend:
     training: bool = True
     views: bool = False
     host_memory: bool = False
+    known_failures: Mapping[str, str] = {}  # never changed: a backend that has some brings its own
 
     def devices(self) -> list[Device]:
         """The devices that are there, in a stable order.

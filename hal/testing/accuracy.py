@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
@@ -16,6 +16,7 @@ from hal.op import Array, Op, Sample
 from hal.spec import Spec
 from hal.testing.fake import widened
 
+BINS = (0.5, 1, 2, 4, 8, 16, 64, 1024)  # upper ends, in units in the last place; the last bin is what is larger
 ROUNDING = 0.5 + 1e-3  # units in the last place that rounding once may cost, the reference's own rounding included
 
 
@@ -28,12 +29,20 @@ class Verdict:
         allowed: the largest that the op's record allows.
         unit: `ulp`, `terms`, `norm`, or `exact` for integers and bools.
         detail: what is wrong and where, for people.
+        at: index of the element with the largest error; None where there are no elements.
+        ulps: the largest error in units in the last place, whatever `unit` is.
+        histogram: number of elements in each of `BINS`, and beyond the last.
+        result: which result it is about, of an op with several.
     """
 
     error: float
     allowed: float
     unit: str
     detail: str = ""
+    at: tuple[int, ...] | None = None
+    ulps: float = 0.0
+    histogram: tuple[int, ...] = ()
+    result: int = 0
 
     @property
     def passed(self) -> bool:
@@ -96,7 +105,10 @@ def judge(
     verdicts = [
         _judge_one(op, inputs, settings, g, w, s, i) for i, (g, w, s) in enumerate(zip(got, wants, specs, strict=True))
     ]
-    return max(verdicts, key=lambda v: (not v.passed, v.error / v.allowed if v.allowed else v.error))
+    worst = max(verdicts, key=lambda v: (not v.passed, v.error / v.allowed if v.allowed else v.error))
+    counted = [v.histogram for v in verdicts if v.histogram]
+    total = tuple(int(n) for n in np.sum(counted, axis=0)) if counted else ()
+    return replace(worst, histogram=total, ulps=max(v.ulps for v in verdicts), result=verdicts.index(worst))
 
 
 def _judge_one(
@@ -110,16 +122,13 @@ def _judge_one(
         return Verdict(np.inf, 0, "exact", f"dtype {got.dtype}, infer says {spec.dtype.name}")
     if not spec.dtype.is_inexact:
         wrong = got != want.astype(got.dtype)
-        return Verdict(float(wrong.sum()), 0, "exact", _where(got, want, wrong))
+        return Verdict(float(wrong.sum()), 0, "exact", _where(got, want, wrong), _first(wrong))
     if spec.dtype.kind == "complex":
-        scale = np.maximum(np.abs(want), float(np.finfo(got.dtype).tiny))
-        return _worst(
-            np.abs(got - want) / (scale * float(np.finfo(got.dtype).eps)),
-            4 + _allowed(op, spec.dtype),
-            "ulp",
-            got,
-            want,
-        )
+        with np.errstate(all="ignore"):
+            scale = np.maximum(np.abs(want), float(np.finfo(got.dtype).tiny))
+            ulps = np.abs(got - want) / (scale * float(np.finfo(got.dtype).eps))
+        ulps = np.where((got == want) | (np.isnan(got) & np.isnan(want)), 0, ulps)
+        return _worst(ulps, 4 + _allowed(op, spec.dtype), "ulp", got, want, ulps)
     return _judge_real(op, inputs, settings, got, want, spec, index)
 
 
@@ -140,22 +149,23 @@ def _judge_real(
         )
         odd |= np.isinf(want) & (y != want)
     if odd.any():
-        return Verdict(np.inf, 0, op.tolerance.unit, _where(got, want, odd))
+        return Verdict(np.inf, _allowed(op, spec.dtype), op.tolerance.unit, _where(got, want, odd), _first(odd), np.inf)
     finite = np.isfinite(want) & np.isfinite(rounded) & np.isfinite(y)
     error = np.abs(np.where(finite, y - np.where(finite, want, 0), 0))
     last_place = ulp(np.where(finite, want, 1), spec.dtype)
+    ulps = error / last_place
     allowed = _allowed(op, spec.dtype)
     unit = op.tolerance.unit
     if unit == "ulp":
         slack = 2 if spec.dtype is dtypes.float64 and allowed else 0  # the reference itself is in float64
-        return _worst(error / last_place, max(allowed, ROUNDING) + slack, unit, got, want)
+        return _worst(ulps, max(allowed, ROUNDING) + slack, unit, got, want, ulps)
     u = unit_roundoff(spec.dtype)
     excess = np.maximum(error - 0.5 * last_place, 0)  # rounding the result once is always allowed
     if unit == "norm":
         largest = float(np.abs(want[finite]).max(initial=0.0))
         if op.magnitude is not None:
             largest = max(largest, float(op.magnitude(*(widened(x) for x in inputs), **settings)))
-        return _worst(excess / (u * max(largest, float(np.finfo(np.float32).tiny))), allowed, unit, got, want)
+        return _worst(excess / (u * max(largest, float(np.finfo(np.float32).tiny))), allowed, unit, got, want, ulps)
     assert op.terms is not None, f"{op.name} has a tolerance in terms and does not say how many there are"
     terms = max(1, op.terms(*specs_of(op, inputs, settings), **settings))
     absolute = tuple(np.abs(x) if dtypes.of(x.dtype).is_inexact else x for x in inputs)
@@ -163,24 +173,39 @@ def _judge_real(
     accumulating = dtypes.float32 if spec.dtype in (dtypes.float16, dtypes.bfloat16) else spec.dtype
     with np.errstate(all="ignore"):
         units = np.where(finite, excess / (unit_roundoff(accumulating) * np.where(finite, scale, 1)), 0)
-    return _worst(units, min(terms, 8 + 2 * sqrt(terms)) + 1, unit, got, want)
+    return _worst(units, min(terms, 8 + 2 * sqrt(terms)) + 1, unit, got, want, ulps)
 
 
 def _nearly_max(dtype: DType) -> float:
     return float(_info(dtype).max) * 0.999
 
 
-def _worst(units: Array, allowed: float, unit: str, got: Array, want: Array) -> Verdict:
+def _worst(units: Array, allowed: float, unit: str, got: Array, want: Array, ulps: Array) -> Verdict:
     if units.size == 0:
         return Verdict(0.0, allowed, unit)
-    error = float(units.max())
-    return Verdict(error, allowed, unit, "" if error <= allowed else _where(got, want, units > allowed))
+    flat = int(np.argmax(units))  # a NaN, which is no error that can be measured, comes first
+    error = float(units.reshape(-1)[flat])
+    counts = np.bincount(np.searchsorted(BINS, ulps.reshape(-1)), minlength=len(BINS) + 1)
+    return Verdict(
+        np.inf if np.isnan(error) else error,
+        allowed,
+        unit,
+        "" if error <= allowed else _where(got, want, ~(units <= allowed)),
+        tuple(int(i) for i in np.unravel_index(flat, units.shape)),
+        float(ulps.max()),
+        tuple(counts.tolist()),
+    )
+
+
+def _first(wrong: Array) -> tuple[int, ...] | None:
+    """Index of the first element that is wrong."""
+    return tuple(int(i) for i in np.argwhere(wrong)[0]) if wrong.any() else None
 
 
 def _where(got: Array, want: Array, wrong: Array) -> str:
-    if not wrong.any():
+    at = _first(wrong)
+    if at is None:
         return ""
-    at = tuple(int(i) for i in np.argwhere(wrong)[0])
     return (
         f"{int(wrong.sum())} of {wrong.size} elements differ; at {at} got {got[at]!r}, the reference says {want[at]!r}"
     )

@@ -24,6 +24,10 @@ class Outcome:
         allowed: the largest that the op's record allows, from the table `source`.
         bits: the inputs at the largest error, as hexadecimal bits, one per input.
         detail: for people: what was expected, what came, where.
+        ulps: the largest error in units in the last place of the result, whatever `unit` is.
+        histogram: how many elements of the result are off by how much, in the bins of `accuracy.BINS`.
+        reason: why it did not run natively.
+        bytes: how many were moved to another device and back, because something fell back.
     """
 
     status: Status
@@ -33,6 +37,10 @@ class Outcome:
     source: str = ""
     bits: tuple[str, ...] = ()
     detail: str = ""
+    ulps: float = 0.0
+    histogram: tuple[int, ...] = ()
+    reason: str = ""
+    bytes: int = 0
 
     @property
     def failed(self) -> bool:
@@ -48,12 +56,14 @@ class Case:
         id: unique and stable, `level/subject/dtype/number`: what reruns it.
         run: runs it on a device. Whatever it raises is a crash.
         op, dtype: what it is about, if that is one op and one dtype: a cell of the matrix.
+        needs: ids of cases without which this one means nothing: if one of them failed, it is not run.
     """
 
     id: str
     run: Callable[[Device], Outcome]
     op: str = ""
     dtype: str = ""
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class Level:
     """Cases that belong together. Levels are run in order of `order`.
 
     Attributes:
-        cases: the level's cases for a device.
+        cases: the level's cases for a device. The same device always gives the same ids.
         basic: whether nothing after it means anything if one of its cases fails: the rest is then not run.
         default: whether it is run when nothing else is asked for.
     """

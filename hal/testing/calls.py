@@ -1,0 +1,190 @@
+"""Calls of ops as cases: which samples in which dtypes, how a call is run and judged, and how it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from hal import dtypes, ops, report
+from hal.decision import decision_for
+from hal.device import Device
+from hal.dtypes import DType
+from hal.op import Array, Op, Sample
+from hal.policy import fallback
+from hal.recording import no_grad
+from hal.spec import Spec
+from hal.tensor import Tensor
+from hal.testing.accuracy import Verdict, cast_inputs, judge, specs_of
+from hal.testing.case import Case, Outcome, Status
+from hal.testing.guards import Watched
+
+FLOATS = (dtypes.float32, dtypes.float64, dtypes.float16, dtypes.bfloat16)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of an op: host inputs of their final dtypes, and all settings."""
+
+    op: Op
+    inputs: tuple[Array, ...]
+    settings: dict[str, Any]
+
+    @property
+    def given(self) -> tuple[Spec, ...]:
+        """The specs of the inputs as they are."""
+        return tuple(Spec(x.shape, dtypes.of(x.dtype)) for x in self.inputs)
+
+    @property
+    def promoted(self) -> tuple[Spec, ...]:
+        """The specs of the inputs as the op wants them."""
+        return specs_of(self.op, self.inputs, self.settings)
+
+    @property
+    def results(self) -> tuple[Spec, ...]:
+        """The specs of the results."""
+        inferred = self.op.infer(*self.promoted, **self.settings)
+        return inferred if isinstance(inferred, tuple) else (inferred,)
+
+    def __str__(self) -> str:
+        settings = [f"{k}={v!r}" for k, v in self.settings.items()]
+        return f"{self.op.name}({', '.join([*map(repr, self.given), *settings])})"
+
+
+@lru_cache(maxsize=8)
+def samples_of(name: str) -> tuple[Sample, ...]:
+    """The samples of an op, the same ones every time."""
+    return tuple(ops.TABLE[name].samples(np.random.default_rng(0)))
+
+
+def has_floats(sample: Sample) -> bool:
+    """Whether the sample can be drawn in each of the floating types."""
+    return not sample.exact and any(np.asarray(x).dtype.kind == "f" for x in sample.inputs)
+
+
+def own_dtype(sample: Sample) -> DType:
+    """For a sample whose dtypes are its own: the one under which it is listed."""
+    if sample.inputs:
+        return dtypes.of(np.asarray(sample.inputs[0]).dtype)
+    found = sample.settings.get("dtype", dtypes.DEFAULT_INT)
+    return dtypes.dtype(found)
+
+
+def call_of(name: str, number: int, dtype: DType, device: Device) -> Call:
+    """A sample of an op, drawn in a dtype, for a device."""
+    op, sample = ops.TABLE[name], samples_of(name)[number]
+    inputs = tuple(np.array(x, order="C") for x in cast_inputs(sample, dtype))
+    settings = op.bind(len(inputs), sample.settings)
+    if "device" in settings:
+        settings["device"] = device
+    return Call(op, inputs, settings)
+
+
+def cases_of(level: str, chosen: list[Op], device: Device) -> Iterator[Case]:
+    """Each op, in each dtype, on each of its samples; one declined case for a dtype that the device does not have."""
+    for op in chosen:
+        samples = samples_of(op.name)
+        floating = [i for i, sample in enumerate(samples) if has_floats(sample)]
+        for dtype in FLOATS:
+            numbers = floating if dtype in device.backend.dtypes else floating[:1]
+            for i in numbers:
+                yield _case(level, op, dtype, i)
+        for i, sample in enumerate(samples):
+            if not has_floats(sample):
+                yield _case(level, op, own_dtype(sample), i)
+
+
+def _case(level: str, op: Op, dtype: DType, number: int) -> Case:
+    def run(device: Device) -> Outcome:
+        return check_call(device, call_of(op.name, number, dtype, device))
+
+    return Case(f"{level}/{op.name}/{dtype.name}/{number}", run, op.name, dtype.name, (roundtrip_of(dtype),))
+
+
+def roundtrip_of(dtype: DType) -> str:
+    """The id of the case without which no other in this dtype means anything."""
+    return f"memory/roundtrip/{dtype.name}"
+
+
+def missing_dtype(device: Device, call: Call) -> str:
+    """Why the device cannot even hold the inputs of a call; empty if it can."""
+    for spec in call.given:
+        if spec.dtype not in device.backend.dtypes:
+            return f"{device.type} declares no {spec.dtype.name}"
+    return ""
+
+
+def fetch(x: Tensor) -> Array:
+    """The contents of a tensor, exactly as its backend gives them."""
+    return np.asarray(x.device.backend.download(x.buffer, x.spec))
+
+
+def run_op(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    """The results of a call, without recording gradients."""
+    with no_grad():
+        result = call.op(*tensors, **call.settings)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def check_call(device: Device, call: Call) -> Outcome:
+    """Run a call on guarded inputs and judge it by the reference."""
+    declined = missing_dtype(device, call)
+    if declined:
+        return Outcome("declined", detail=declined)
+    watched = Watched(device, call.inputs)
+    with fallback("allow"), report.placement_report() as counted:
+        results = run_op(call, watched.tensors)
+        arrays = tuple(fetch(r) for r in results)
+    wrong_spec = [f"{r.spec} where {s} was inferred" for r, s in zip(results, call.results, strict=True) if r.spec != s]
+    if wrong_spec:
+        return Outcome("wrong", detail=f"{call}: the result is {wrong_spec[0]}")
+    verdict = judge(call.op, call.inputs, call.settings, arrays, call.results)
+    changed = watched.what_changed()
+    if changed:
+        return Outcome("wrong", detail=f"{call}: {changed}")
+    return outcome_of(device, call, verdict, counted)
+
+
+def outcome_of(device: Device, call: Call, verdict: Verdict, counted: report.Report) -> Outcome:
+    """The outcome of a call that was judged: its status says how it ran, and whether that was as decided."""
+    status, reason = how_it_ran(device, call)
+    moved = sum(e.bytes for e in counted.fallbacks.values())
+    fell = sorted({e.what for e in counted.fallbacks.values()})
+    detail = "" if verdict.passed else f"{call}: {verdict.detail}"
+    if verdict.passed and status == "native" and fell:
+        verdict_status: Status = "wrong"
+        detail = f"{call}: said to be native, and {', '.join(fell)} fell back"
+    else:
+        verdict_status = status if verdict.passed else "wrong"
+    if status == "decomposed" and fell:
+        reason = f"{reason}; of what it decomposes into, {', '.join(fell)} fell back"
+        verdict_status = "fallback" if verdict_status == "decomposed" else verdict_status
+    return Outcome(
+        verdict_status, float(verdict.error), float(verdict.allowed), verdict.unit, call.op.tolerance.source,
+        bits_at(call, verdict), detail, float(verdict.ulps), verdict.histogram, reason, moved,
+    )  # fmt: skip
+
+
+def how_it_ran(device: Device, call: Call) -> tuple[Status, str]:
+    """How the device decided to run a call, and why it was not natively."""
+    decision = decision_for(call.op, device, call.promoted, call.settings)
+    statuses: dict[str, Status] = {"native": "native", "decomposed": "decomposed", "fallback": "fallback"}
+    return statuses[decision.how], decision.reason
+
+
+def bits_at(call: Call, verdict: Verdict) -> tuple[str, ...]:
+    """The inputs of an elementwise op at the largest error, as hexadecimal bits."""
+    if call.op.kind != "elementwise" or verdict.at is None or not call.inputs:
+        return ()
+    shape = np.broadcast_shapes(*(x.shape for x in call.inputs))
+    if len(shape) != len(verdict.at):
+        return ()
+    return tuple(bits(np.broadcast_to(x, shape)[verdict.at]) for x in call.inputs)
+
+
+def bits(value: Any) -> str:
+    """One element as hexadecimal bits, the most significant first."""
+    return "0x" + np.asarray(value).tobytes()[::-1].hex()  # numbers lie with the least significant byte first
