@@ -57,7 +57,11 @@ def _propagate(
             arrived = incoming[tensor.index]
             if arrived is not None:
                 tensor.grad = arrived if tensor.grad is None else tensor.grad + arrived
-        results = node.gradients(incoming, create_graph)
+        outer, mode.gradient_of = mode.gradient_of, node
+        try:
+            results = node.gradients(incoming, create_graph)
+        finally:
+            mode.gradient_of = outer
         shared = {id(g.storage) for g in incoming if g is not None}
         shared.update(id(x.storage) for x in node.inputs)
         for edge, result in zip(node.edges, results, strict=True):

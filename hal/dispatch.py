@@ -5,6 +5,8 @@ Settings that change on every call would make the table of decisions grow, so wh
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hal import methods, registry
@@ -24,6 +26,8 @@ from hal.spec import Spec
 from hal.tensor import Origin, Tensor
 from hal.views import link
 
+Watch = Callable[[Op, tuple[Tensor, ...], Settings, tuple[Tensor, ...]], None]
+watch: Watch | None = None  # called after every kernel with (op, inputs, settings, results), if there is one
 _NUMBERS = frozenset((int, float, bool, complex))
 AS_THEY_ARE = (HalError, MemoryError, IndexError)  # errors of kernels that need no explanation
 
@@ -79,6 +83,8 @@ def run(op: Op, args: tuple[Any, ...], settings: Settings) -> Any:
         outs = tuple(Tensor(b, s, device, args[0].origin) for b, s in zip(result, decision.specs, strict=True))
         if decision.records and mode.enabled and any(x.tracked for x in args):
             record(op, args, outs, given)
+        if watch is not None:
+            watch(op, args, given, outs)
         return outs
     out = Tensor(result, decision.spec, device, args[0].origin if args else Origin(1, user_line()))
     if decision.view:
@@ -89,6 +95,8 @@ def run(op: Op, args: tuple[Any, ...], settings: Settings) -> Any:
                 if mode.enabled:
                     record(op, args, (out,), given)
                 break
+    if watch is not None:
+        watch(op, args, given, (out,))
     return out
 
 
@@ -121,6 +129,8 @@ def binary(op: Op, a: Tensor, b: Any) -> Any:
             out = Tensor(result, decision.spec, device, a.origin)  # type: ignore[arg-type]
             if (a.tracked or b.tracked) and mode.enabled and decision.records:
                 record(op, (a, b), (out,), decision.settings)
+            if watch is not None:
+                watch(op, (a, b), decision.settings, (out,))
             return out
     return run(op, (a, b), {})
 
@@ -140,8 +150,10 @@ def run_into(targets: tuple[Tensor, ...], op: Op, args: tuple[Any, ...], setting
         any(t.tracked for t in targets) or any(isinstance(x, Tensor) and x.tracked for x in args)
     )
     device = targets[0].device
-    if not recording and all(
-        isinstance(x, Tensor) and x.device is device and x.parent is None for x in (*args, *targets)
+    if (
+        not recording
+        and watch is None
+        and all(isinstance(x, Tensor) and x.device is device and x.parent is None for x in (*args, *targets))
     ):
         key = (op, device, *[x.spec for x in args], *settings.items())
         decision = decisions.get(key) or _first(op, device, args, settings)
@@ -186,6 +198,20 @@ def _first(op: Op, device: Device, args: tuple[Tensor, ...], settings: Settings)
     if isinstance(device.backend, StaleBackend):
         device.backend.refuse(args)
     return decision_for(op, device, tuple(x.spec for x in args), settings)
+
+
+@contextmanager
+def watching(function: Watch) -> Iterator[None]:
+    """Call `function(op, inputs, settings, results)` after every kernel that runs inside the block, in any thread.
+
+    In-place calls are then made of a call and an assignment, so that the inputs are still what they were.
+    """
+    global watch
+    before, watch = watch, function
+    try:
+        yield
+    finally:
+        watch = before
 
 
 op_module.runner = run

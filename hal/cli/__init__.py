@@ -12,7 +12,7 @@ import hal
 from hal.config import did_you_mean
 from hal.errors import HalError
 
-OWN = ("devices", "env", "ops")  # each in the module of its name
+OWN = ("devices", "diff", "env", "ops", "plugin")  # each in the module of its name
 
 
 class _Commands(click.Group):
