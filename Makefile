@@ -33,7 +33,7 @@ lint: $(VENV)/.dev ## Check style, formatting and who imports whom.
 
 types: $(VENV)/.dev ## Check types: mypy is the gate, pyright the second opinion.
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.docs ## Build the documentation into site/.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
