@@ -10,7 +10,7 @@ from hal.device import Device
 from hal.dtypes import DType
 from hal.errors import DTypeError, GradientError, SettingError, ShapeError
 from hal.functions.arguments import is_tensor
-from hal.spec import normalize_axis
+from hal.spec import Spec, normalize_axis
 
 if TYPE_CHECKING:
     from hal.op import Array
@@ -24,9 +24,10 @@ class Facts:
 
     __slots__ = ()
 
-    def size(self: Any, dim: int | None = None) -> Any:
-        """The shape, or the size along one axis. Source: torch.Tensor.size."""
-        return self.shape if dim is None else self.shape[normalize_axis("size", dim, self.ndim)]
+    @property
+    def size(self: Any) -> Size:
+        """The number of elements, as the Array API says; called, torch's method: the shape, or one axis's size."""
+        return Size(self.spec)
 
     def dim(self: Any) -> int:
         """The number of axes. Source: torch.Tensor.dim."""
@@ -237,6 +238,27 @@ def _unpickle(kind: type, contents: Array, device: str, tracked: bool, attribute
 
     made = tensor(contents, device=device)
     return _dressed(kind, made, tracked, attributes, made.origin)
+
+
+class Size(int):
+    """How many elements a tensor has, which can be called for its shape.
+
+    >>> import hal
+    >>> x = hal.zeros(2, 3)
+    >>> x.size == 6, x.size(), x.size(-1)
+    (True, (2, 3), 3)
+    """
+
+    spec: Spec
+
+    def __new__(cls, spec: Spec) -> Size:
+        size = super().__new__(cls, spec.size)
+        size.spec = spec
+        return size
+
+    def __call__(self, dim: int | None = None) -> Any:
+        """The shape, or the size along one axis. Source: torch.Tensor.size."""
+        return self.spec.shape if dim is None else self.spec.shape[normalize_axis("size", dim, self.spec.ndim)]
 
 
 class Casts(Conversion):
