@@ -18,7 +18,8 @@ EARLIER = "earlier-checkpoint.safetensors"
 FORMAT = 1
 KINDS: dict[str, type | tuple[type, ...]] = {
     "settings": dict, "data": (str, type(None)), "items": int, "goal": int, "epoch": int, "losses": list,
-    "accuracies": list, "seconds": float, "images": int, "model": dict, "optimizer": dict, "loader": dict, "random": hal.Tensor,
+    "accuracies": list, "seconds": float, "images": int, "model": dict, "optimizer": dict, "loader": dict,
+    "random": hal.Tensor,
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,12 @@ def _svg(context: click.Context, option: click.Parameter, path: Path | None) -> 
     return path
 
 
+def _finite(context: click.Context, option: click.Parameter, number: float | None) -> float | None:
+    if number is not None and not math.isfinite(number):
+        raise click.BadParameter(f"{number} is not a finite number")
+    return number
+
+
 @click.command()
 @click.argument("task", type=click.Choice(TASKS), required=False)
 @click.option("--data", type=FOLDER, help="Folder with the official files of mnist or cifar10.")
@@ -32,6 +39,7 @@ def _svg(context: click.Context, option: click.Parameter, path: Path | None) -> 
     "--lr",
     type=click.FloatRange(min=0, min_open=True),
     metavar="X",
+    callback=_finite,
     help="Adam's learning rate at first; it falls with each epoch.",
 )
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Decides every random number. Default: 0.")

@@ -46,7 +46,7 @@ def svg(title: str, losses: list[float], accuracies: list[float]) -> str:
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         _text(LEFT, 26, title, "start", size=16),
     ]
-    for value in _one_two_five(low, high):
+    for value in _marks(low, high):
         parts.append(f'<path d="M{LEFT} {y_loss(value):.1f}H{WIDTH - RIGHT}" stroke="#e4e4e4"/>')
         parts.append(_text(LEFT - 8, y_loss(value) + 4.5, f"{value:g}", "end", LOSS))
     for tenth in range(round(least * 10), 11, 2 if least < 0.4 else 1):
@@ -76,6 +76,15 @@ def _decades(losses: list[float]) -> tuple[float, float]:
     marks = _one_two_five(min(shown) / 10, max(shown) * 10)
     low = max(v for v in marks if v <= min(shown) * (1 + 1e-9))
     return low, min(v for v in marks if v >= max(shown) * (1 - 1e-9) and v > low)
+
+
+def _marks(low: float, high: float) -> list[float]:
+    """Where the loss axis has lines: at 1, 2, 5 times the powers of ten, or at fewer of them if that were too many."""
+    marks = _one_two_five(low, high)
+    if len(marks) <= MOST_TICKS:
+        return marks
+    powers = [v for v in marks if f"{v:e}".startswith("1.0")]
+    return powers[:: math.ceil(len(powers) / MOST_TICKS)]
 
 
 def _one_two_five(low: float, high: float) -> list[float]:
