@@ -2,7 +2,8 @@
 
 A fake device computes every op by its float64 reference and rounds the result once, so it is right by definition
 and shares nothing with the CPU backend. Its buffers are opaque records. What it lacks is declared: dtypes, ops,
-memory, a fast link, or the will to go on after some number of calls.
+memory, a fast link, or the will to go on after some number of calls. What devices do differently from the host it
+can do as well: share memory between views, and run kernels later and in another order than they were given.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,18 +22,56 @@ from hal.dtypes import DType
 from hal.errors import DeviceError, OutOfMemoryError
 from hal.op import Op
 from hal.plugin import Array, Backend, Device, Kernel, Kernels, Spec, hookimpl
+from hal.testing.later import Later, Trail
 
 NO_FLOAT64 = frozenset(dtypes.REAL) - {dtypes.float64}
+UNWRITTEN = 0xA5  # every byte of memory that nothing was written into
+Shape = tuple[int, ...]
+
+
+class FakeMemory:
+    """Bytes of a fake device, which several buffers may share."""
+
+    __slots__ = ("__weakref__", "bytes", "trail")
+
+    def __init__(self, data: Array) -> None:
+        self.bytes = data
+        self.trail = Trail()
 
 
 class FakeBuffer:
-    """Memory of a fake device; only its backend may look inside."""
+    """Memory of a fake device, and which elements of it, in which order; only its backend may look inside.
 
-    __slots__ = ("__weakref__", "contents", "device")
+    Attributes:
+        device: where it is.
+        memory: the bytes.
+        offset: of the first element, in elements.
+        shape, strides: as of an array; strides in elements.
+        dtype: of the elements.
+    """
 
-    def __init__(self, contents: Array, device: Device) -> None:
-        self.contents = contents
+    __slots__ = ("__weakref__", "device", "dtype", "memory", "offset", "shape", "strides")
+
+    def __init__(
+        self, device: Device, memory: FakeMemory, dtype: DType, shape: Shape, strides: Shape, offset: int = 0
+    ) -> None:
         self.device = device
+        self.memory = memory
+        self.dtype = dtype
+        self.shape = shape
+        self.strides = strides
+        self.offset = offset
+
+    @property
+    def contents(self) -> Array:
+        """The elements, as an array that shares the memory. What is still to be computed is not in it."""
+        size = self.dtype.itemsize
+        strides = tuple(size * s for s in self.strides)
+        return np.ndarray(self.shape, self.dtype.numpy, self.memory.bytes, size * self.offset, strides)  # type: ignore[arg-type]
+
+    def viewed(self, shape: Shape, strides: Shape, offset: int = 0) -> FakeBuffer:
+        """Another buffer on the same memory, which starts `offset` elements after this one."""
+        return FakeBuffer(self.device, self.memory, self.dtype, shape, strides, self.offset + offset)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Array:
         raise DeviceError(
@@ -52,6 +92,12 @@ class Fake(Backend):
         fail_after: number of kernel calls after which every further one fails, as a lost device does.
         count: number of devices.
         training: whether it can record gradients.
+        views: whether reshape, permute, broadcast_to and slice share the memory of their input.
+        out: whether kernels can write into buffers that they are given.
+        host_memory: whether its memory is the host's, so that host arrays and buffers can share it.
+        asynchronous: whether kernels run later on a thread, in any order that data allows; what goes wrong
+            in one is told by whatever waits for its result, or by `synchronize`.
+        seed: of that order.
 
     >>> import hal
     >>> with Fake("tiny", memory=100).registered():
@@ -75,6 +121,11 @@ class Fake(Backend):
         fail_after: int | None = None,
         count: int = 1,
         training: bool = True,
+        views: bool = False,
+        out: bool = False,
+        host_memory: bool = False,
+        asynchronous: bool = False,
+        seed: int = 0,
     ) -> None:
         self.name = name
         self.dtypes = frozenset(dtypes)
@@ -85,10 +136,17 @@ class Fake(Backend):
         self.fail_after = fail_after
         self.count = count
         self.training = training
+        self.views = views
+        self.out = out
+        self.host_memory = host_memory
+        self.asynchronous = asynchronous
+        self.seed = seed
         self.calls = 0
         self.kernels = _References(self)
         self._used: dict[Device, int] = {}
         self._buffers: dict[Device, int] = {}
+        self._freed: deque[tuple[Device, int]] = deque()
+        self._queues: dict[Device, Later] = {}
         self._lock = threading.Lock()
 
     def registered(self) -> Registered:
@@ -100,62 +158,168 @@ class Fake(Backend):
 
     def upload(self, array: Array, device: Device) -> FakeBuffer:
         self._travel(array.nbytes)
-        return self._keep(np.array(array, order="C"), device)
+        buffer = self.allocate(Spec(array.shape, dtypes.of(array.dtype)), device)
+        buffer.contents[...] = array
+        return buffer
 
     def download(self, buffer: FakeBuffer, spec: Spec) -> Array:
+        self.wait(buffer)
         self._travel(spec.nbytes)
-        return buffer.contents.copy()
+        return np.array(buffer.contents, order="C")
+
+    def copy(self, buffer: FakeBuffer, spec: Spec, source: Device, target: Device) -> FakeBuffer | None:
+        if source.backend is not self:
+            return None
+        self.wait(buffer)
+        copied = self.allocate(spec, target)
+        copied.contents[...] = buffer.contents
+        return copied
+
+    def write(self, buffer: FakeBuffer, value: FakeBuffer, spec: Spec) -> None:
+        def overwrite() -> None:
+            buffer.contents[...] = value.contents
+
+        self.launch(overwrite, (value,), (buffer,))
+
+    def shares(self, buffer: FakeBuffer, other: FakeBuffer) -> bool:
+        return buffer.memory is other.memory
+
+    def wrap(self, array: Array, device: Device) -> FakeBuffer | None:
+        if not self.host_memory or not array.flags.c_contiguous:
+            return None
+        memory = FakeMemory(array.reshape(-1).view(np.uint8))
+        return FakeBuffer(device, memory, dtypes.of(array.dtype), array.shape, row_major(array.shape))
+
+    def expose(self, buffer: FakeBuffer, spec: Spec) -> Array | None:
+        if not self.host_memory:
+            return None
+        self.wait(buffer)
+        return buffer.contents
+
+    def synchronize(self, device: Device) -> None:
+        queue = self._queues.get(device)
+        if queue is not None:
+            queue.finish()
 
     def max_memory(self, device: Device) -> int | None:
         return self.memory
 
     def describe(self, device: Device) -> dict[str, str]:
         limits = {"memory": self.memory, "bandwidth": self.bandwidth, "fails after": self.fail_after}
-        return {"computes by": "the float64 references", **{k: str(v) for k, v in limits.items() if v is not None}}
+        habits = {"computes by": "the float64 references", **({"kernels run": "later"} if self.asynchronous else {})}
+        return {**habits, **{k: str(v) for k, v in limits.items() if v is not None}}
 
     def has(self, op: Op) -> bool:
         """Whether there is a kernel for `op`."""
         return op.name not in self.missing and (self.only is None or op.name in self.only)
 
-    def run(self, op: Op, buffers: tuple[FakeBuffer, ...], settings: dict[str, Any]) -> Any:
-        """The reference on float64 copies of the inputs, rounded once to the result's dtype."""
+    def run(self, op: Op, buffers: tuple[FakeBuffer, ...], settings: dict[str, Any], out: Any = None) -> Any:
+        """The kernel of every op: a view where there are views, else new contents, now or later."""
         self.calls += 1
-        if self.fail_after is not None and self.calls > self.fail_after:
-            raise DeviceError(f"{self.name} failed at {op.name}: it was declared to fail after {self.fail_after} calls")
+        lost = self.fail_after is not None and self.calls > self.fail_after
         device = buffers[0].device if buffers else settings["device"]
-        given = [b.contents for b in buffers]
-        inferred = op.infer(*(Spec(x.shape, dtypes.of(x.dtype)) for x in given), **settings)
+        inferred = op.infer(*(Spec(b.shape, b.dtype) for b in buffers), **settings)
+        specs = inferred if isinstance(inferred, tuple) else (inferred,)
+        if self.views and out is None and not lost:
+            view = self.view(op, buffers, settings, specs[0])
+            if view is not None:
+                return view
+        results = out if isinstance(out, tuple) else (out,)
+        if out is None:
+            results = tuple(self.allocate(s, device) for s in specs)
+
+        def work() -> None:
+            if lost:
+                raise DeviceError(
+                    f"{self.name} failed at {op.name}: it was declared to fail after {self.fail_after} calls"
+                )
+            arrays = self.compute(op, [b.contents for b in buffers], settings, specs)
+            for result, array in zip(results, arrays, strict=True):
+                self.store(result, array)
+
+        self.launch(work, buffers, results)
+        return results if isinstance(inferred, tuple) else results[0]
+
+    def compute(
+        self, op: Op, inputs: list[Array], settings: dict[str, Any], specs: tuple[Spec, ...]
+    ) -> tuple[Array, ...]:
+        """The reference on float64 copies of the inputs, rounded once to the dtypes of the results."""
         with np.errstate(all="ignore"):
-            result = op.reference(*(widened(x) for x in given), **settings)
-            if not isinstance(inferred, tuple):
-                return self._keep(np.array(result).astype(inferred.dtype.numpy), device)
-            return tuple(
-                self._keep(np.array(r).astype(s.dtype.numpy), device) for r, s in zip(result, inferred, strict=True)
-            )
+            result = op.reference(*(widened(x) for x in inputs), **settings)
+            several = result if isinstance(result, tuple) else (result,)
+            return tuple(np.asarray(r).astype(s.dtype.numpy) for r, s in zip(several, specs, strict=True))
 
-    def _travel(self, nbytes: int) -> None:
-        if self.bandwidth is not None:
-            time.sleep(nbytes / self.bandwidth)
+    def store(self, buffer: FakeBuffer, array: Array) -> None:
+        """Put a result where it belongs."""
+        if array.shape != buffer.shape:  # assigning would broadcast it
+            raise DeviceError(f"{self.name} computed a result of shape {array.shape} where {buffer.shape} was inferred")
+        buffer.contents[...] = array
 
-    def _keep(self, contents: Array, device: Device) -> FakeBuffer:
+    def view(self, op: Op, buffers: tuple[FakeBuffer, ...], settings: dict[str, Any], spec: Spec) -> FakeBuffer | None:
+        """What a movement op gives without moving anything, or None if there is no such thing."""
+        if op.name == "permute":
+            x = buffers[0]
+            return x.viewed(spec.shape, tuple(x.strides[a] for a in settings["axes"]))
+        if op.name == "broadcast_to":
+            x = buffers[0]
+            padded = (1,) * (spec.ndim - len(x.shape)) + x.shape
+            strides = (0,) * (spec.ndim - len(x.shape)) + x.strides
+            stretched = zip(strides, padded, spec.shape, strict=True)
+            return x.viewed(spec.shape, tuple(s if n == m else 0 for s, n, m in stretched))
+        if op.name == "slice":
+            x = buffers[0]
+            steps = tuple(s * n for s, n in zip(x.strides, settings["step"], strict=True))
+            first = sum(s * n for s, n in zip(x.strides, settings["start"], strict=True)) if spec.size else 0
+            return x.viewed(spec.shape, steps, first)
+        if op.name == "reshape" and is_row_major(buffers[0]):
+            return buffers[0].viewed(spec.shape, row_major(spec.shape))
+        return None
+
+    def launch(self, work: Any, reads: Iterable[FakeBuffer], writes: Iterable[FakeBuffer]) -> None:
+        """Do work now, or put it on the device's queue."""
+        if not self.asynchronous:
+            work()
+            return
+        reads, writes = tuple(reads), tuple(writes)
         with self._lock:
+            queue = self._queues.setdefault(writes[0].device, Later(self.seed))
+        queue.add(work, [b.memory.trail for b in reads], [b.memory.trail for b in writes])
+
+    def wait(self, buffer: FakeBuffer) -> None:
+        """Wait until the contents of `buffer` are there; raises what went wrong on the way to them."""
+        queue = self._queues.get(buffer.device)
+        if queue is not None:
+            queue.wait(buffer.memory.trail)
+
+    def allocate(self, spec: Spec, device: Device) -> FakeBuffer:
+        """A new buffer, with nothing in it.
+
+        Raises:
+            OutOfMemoryError: it does not fit.
+        """
+        with self._lock:
+            while self._freed:
+                place, freed = self._freed.popleft()
+                self._count(place, -freed, -1)
             used = self._used.get(device, 0)
-            if self.memory is not None and used + contents.nbytes > self.memory:
+            if self.memory is not None and used + spec.nbytes > self.memory:
                 raise OutOfMemoryError(
                     f"{device} has {self.memory:,} bytes of memory, {used:,} in use by {self._buffers.get(device, 0)} "
-                    f"buffers; a buffer of {contents.nbytes:,} bytes does not fit: free tensors, or use smaller batches"
+                    f"buffers; a buffer of {spec.nbytes:,} bytes does not fit: free tensors, or use smaller batches"
                 )
-            self._count(device, contents.nbytes, 1)
-        buffer = FakeBuffer(contents, device)
-        weakref.finalize(buffer, self._free, device, contents.nbytes).atexit = False
-        return buffer
-
-    def _free(self, device: Device, nbytes: int) -> None:
-        self._count(device, -nbytes, -1)  # one dictionary write each, and the collector may hold the lock already
+            self._count(device, spec.nbytes, 1)
+        memory = FakeMemory(np.full(spec.nbytes, UNWRITTEN, np.uint8))
+        # The collector may run this in any thread and at any time, so it takes no lock: adding to a deque is one step.
+        weakref.finalize(memory, self._freed.append, (device, spec.nbytes)).atexit = False
+        return FakeBuffer(device, memory, spec.dtype, spec.shape, row_major(spec.shape))
 
     def _count(self, device: Device, nbytes: int, buffers: int) -> None:
         self._used[device] = self._used.get(device, 0) + nbytes
         self._buffers[device] = self._buffers.get(device, 0) + buffers
+
+    def _travel(self, nbytes: int) -> None:
+        if self.bandwidth is not None:
+            time.sleep(nbytes / self.bandwidth)
 
 
 class _References(Kernels):
@@ -168,7 +332,11 @@ class _References(Kernels):
     def find(self, op: Op, specs: Iterable[Spec], settings: Any) -> Kernel | None:
         if not self._backend.has(op):
             return None
-        return Kernel(lambda *buffers, **given: self._backend.run(op, buffers, given))
+
+        def kernel(*buffers: FakeBuffer, out: Any = None, **given: Any) -> Any:
+            return self._backend.run(op, buffers, given, out)
+
+        return Kernel(kernel, out=self._backend.out)
 
     def __contains__(self, op: Op) -> bool:
         return self._backend.has(op)
@@ -196,6 +364,20 @@ class Registered:
         from hal import registry
 
         registry.unregister(self.backend.name)
+
+
+def row_major(shape: Shape) -> Shape:
+    """The strides of an array whose last axis lies in a row, in elements."""
+    strides = [1]
+    for n in shape[:0:-1]:
+        strides.append(strides[-1] * n)
+    return tuple(reversed(strides)) if shape else ()
+
+
+def is_row_major(buffer: FakeBuffer) -> bool:
+    """Whether the elements of a buffer lie one after the other."""
+    wanted = zip(buffer.shape, buffer.strides, row_major(buffer.shape), strict=True)
+    return 0 in buffer.shape or all(n == 1 or s == w for n, s, w in wanted)
 
 
 def widened(x: Array) -> Array:

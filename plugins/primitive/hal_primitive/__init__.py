@@ -12,11 +12,17 @@ Ints = tuple[int, ...]
 
 UFUNCS = {
     ops.add: np.add, ops.mul: np.multiply, ops.div: np.true_divide, ops.floor_divide: np.floor_divide,
-    ops.pow: np.power, ops.exp: np.exp, ops.log: np.log, ops.sin: np.sin, ops.cos: np.cos, ops.tanh: np.tanh,
+    ops.pow: np.power, ops.exp: np.exp, ops.sin: np.sin, ops.cos: np.cos, ops.tanh: np.tanh,
     ops.sqrt: np.sqrt, ops.floor: np.floor, ops.less: np.less, ops.equal: np.equal, ops.where: np.where,
     ops.matmul: np.matmul, ops.permute: np.transpose, ops.bitwise_and: np.bitwise_and,
     ops.bitwise_right_shift: np.right_shift,
 }  # fmt: skip
+
+
+@kernels.register(ops.log)
+def log(x: Array) -> Array:
+    """In float64, since NumPy's float32 logarithm is off by more than what an op's record allows."""
+    return np.log(x, dtype=np.float64) if x.dtype.kind == "f" else np.log(x)
 
 
 @kernels.register(ops.sum)
@@ -47,7 +53,8 @@ def broadcast_to(x: Array, *, shape: Ints) -> Array:
 @kernels.register(ops.slice)
 def slice_(x: Array, *, start: Ints, stop: Ints, step: Ints) -> Array:
     """Every step-th element from start on, along each axis; a stop below 0 means past the front."""
-    return x[tuple(slice(a, b if b >= 0 else None, s) for a, b, s in zip(start, stop, step, strict=True))]
+    stop = tuple(b if b >= 0 else 0 if s > 0 else None for b, s in zip(stop, step, strict=True))
+    return x[tuple(map(slice, start, stop, step))]
 
 
 @kernels.register(ops.pad)
@@ -65,7 +72,7 @@ def take(x: Array, indices: Array, *, axis: int) -> Array:
 @kernels.register(ops.index_add)
 def index_add(x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
     """`x` with `updates` added at `indices` along one axis."""
-    out = x.copy()
+    out = x.astype(np.float32) if x.dtype.itemsize == 2 and x.dtype.kind not in "iu" else x.copy()
     np.add.at(out, (*(slice(None),) * (axis % x.ndim), indices), updates)  # the indices may have several axes
     return out
 
