@@ -67,7 +67,7 @@ class FakeBuffer:
         """The elements, as an array that shares the memory. What is still to be computed is not in it."""
         size = self.dtype.itemsize
         strides = tuple(size * s for s in self.strides)
-        return np.ndarray(self.shape, self.dtype.numpy, self.memory.bytes, size * self.offset, strides)  # type: ignore[arg-type]
+        return np.ndarray(self.shape, self.dtype.numpy, self.memory.bytes, size * self.offset, strides)
 
     def viewed(self, shape: Shape, strides: Shape, offset: int = 0) -> FakeBuffer:
         """Another buffer on the same memory, which starts `offset` elements after this one."""
