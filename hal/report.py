@@ -9,7 +9,7 @@ import threading
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 
-from hal import config
+from hal import config, policy
 from hal.source import describe, user_line
 
 
@@ -129,8 +129,9 @@ class _View(Report):
 def _note(table: str, what: str, source: object, target: object, reason: str, nbytes: int, count: int) -> None:
     line = user_line(3)
     key = (what, str(source), str(target), reason, line)
+    warned = table != "fallbacks" or policy.fallback.current() == "warn"  # what was allowed needs no word at the end
     with _lock:
-        for report in (*_active, _at_exit):
+        for report in (*_active, _at_exit) if warned else tuple(_active):
             entries: dict[Key, Entry] = getattr(report, table)
             entry = entries.get(key)
             if entry is None:

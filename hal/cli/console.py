@@ -64,8 +64,8 @@ def folded(text: str, room: int | None) -> list[str]:
     return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
 
 
-def print_paragraph(text: str, indent: str = "") -> None:
+def print_paragraph(text: str, indent: str = "", *, bold: bool = False) -> None:
     """Print `text`, its further lines indented."""
     whole = width()
     for i, line in enumerate(folded(text, None if whole is None else max(whole - len(indent), NARROWEST))):
-        click.echo((indent if i else "") + line)
+        click.echo((indent if i else "") + (click.style(line, bold=True) if bold else line))

@@ -131,6 +131,7 @@ def devices(verbose: bool, as_json: bool) -> None:
                 [row.name, row.status, _share(row), row.detail or ("the default" if row.default else "")]
                 for row in shown
             ],
+            align="<<><",
             colours=COLOURS,
         )
         if verbose:
@@ -142,7 +143,7 @@ def devices(verbose: bool, as_json: bool) -> None:
 
 
 def _share(row: Row) -> str:
-    return f"{row.kernels} of {len(ops.TABLE)}" if row.kernels else ""
+    return f"{row.kernels} of {len(ops.TABLE)}" if row.dtypes else ""  # a backend or plugin without a device has none
 
 
 def _print_details(row: Row) -> None:

@@ -109,7 +109,8 @@ def _list(chosen: list[Op], backend: Backend | None) -> None:
 
 
 def _show(op: Op, backend: Backend | None) -> None:
-    click.echo(f"{click.style(call_of(op), bold=True)}\n")
+    print_paragraph(call_of(op), "    ", bold=True)
+    click.echo()
     print_paragraph(" ".join((op.doc or "").split()))
     click.echo()
     facts = {
