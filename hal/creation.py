@@ -48,8 +48,9 @@ def _host_array(data: Any, dtype: DType | None) -> Array:
             array = np.asarray(data)
         except ValueError as error:
             raise ShapeError(f"hal.tensor needs nested lists of equal lengths, got ragged data: {error}") from None
-        if array.dtype == object:
-            raise DTypeError(f"hal.tensor needs numbers, got {type(data).__name__} of objects")
+        if array.dtype.kind not in "biufcV":  # V: what ml_dtypes adds
+            held = {"O": "objects", "U": "text", "S": "bytes"}.get(array.dtype.kind, array.dtype.name)
+            raise DTypeError(f"hal.tensor needs numbers, got {type(data).__name__} with {held} in it")
         if dtype is None and not isinstance(data, np.generic) and not hasattr(data, "dtype"):
             if array.dtype == np.float64:
                 array = array.astype(np.float32)  # Python floats are of the default dtype, as in torch
@@ -170,6 +171,8 @@ def full(
 ) -> Tensor:
     """A tensor of shape `size` with `fill_value` everywhere; its dtype follows the value. Source: torch.full."""
     where, origin = placed(device)
+    if isinstance(fill_value, str):
+        raise DTypeError(f"full needs a number to fill with, got {fill_value!r}")
     wanted = dtypes.dtype(type(fill_value)) if dtype is None else dtypes.dtype(dtype)
     shape = shape_of("full", (size,) if isinstance(size, int) else (tuple(size),))
     return _leaf(_filled(shape, fill_value, wanted, where, origin), requires_grad)
@@ -271,7 +274,7 @@ def arange(
     out = out if step == 1 else out * int(step)
     out = out if start == 0 else out + int(start)
     out.origin = origin
-    return out
+    return _leaf(out, requires_grad)
 
 
 def linspace(
@@ -280,7 +283,7 @@ def linspace(
 ) -> Tensor:  # fmt: skip
     """`num` numbers (torch's `steps`) evenly spaced from `start` to `stop`. Source: Array API; torch.linspace."""
     where, origin = placed(device)
-    num = num if steps is None else steps
+    (num,) = shape_of("linspace", (num if steps is None else steps,))
     wanted = _or_default(dtype)
     array = np.linspace(start, stop, num, endpoint=endpoint, dtype=None if wanted.kind == "complex" else np.float64)
     spec = Spec((num,), wanted)
@@ -303,6 +306,6 @@ def eye(
 ) -> Tensor:  # fmt: skip
     """Ones on diagonal `k` of an n x m matrix of zeros. Source: Array API, eye; torch.eye."""
     where, origin = placed(device)
-    spec = Spec((n, n if m is None else m), _or_default(dtype))
-    array = np.eye(n, m, k, dtype=spec.dtype.numpy)
+    spec = Spec(shape_of("eye", (n, n if m is None else m)), _or_default(dtype))
+    array = np.eye(*spec.shape, k, dtype=spec.dtype.numpy)
     return _leaf(Tensor(upload(array, spec, where), spec, where, origin), requires_grad)

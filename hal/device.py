@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from hal.errors import DeviceError
+
 if TYPE_CHECKING:
     from hal.plugin import Backend
 
@@ -45,6 +47,8 @@ class Device:
             from hal import registry  # finds backends, which know devices, so it cannot be imported first
 
             return registry.find_device(which if which is None or index is None else f"{which}:{index}")
+        if not hasattr(type(which), "upload"):
+            raise DeviceError(f"a device is asked for by name, such as 'cpu' or 'name:1', got {which!r}")
         key = (id(which), index)
         with _lock:
             found = _interned.get(key)

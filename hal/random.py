@@ -54,8 +54,8 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of this seed, any 64-bit integer. Source: torch.Generator.manual_seed."""
-        if not -(1 << 63) <= seed <= _LONG:
-            raise SettingError(f"a seed is an integer of 64 bits, got {seed}")
+        if not isinstance(seed, (int, np.integer)) or not -(1 << 63) <= seed <= _LONG:
+            raise SettingError(f"a seed is an integer of 64 bits, got {seed!r}")
         with self._lock:
             self._key, self._counter = int(seed) & _LONG, 0
         return self

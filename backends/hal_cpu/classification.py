@@ -59,7 +59,10 @@ class _Targets:
             self.counts = counts
             if _largest(flat) >= classes:
                 wrong = flat[(flat < 0) | (flat >= classes)][0]
-                raise IndexError(f"target {wrong} is no class: there are {classes}, and ignore_index is {ignored}")
+                raise IndexError(
+                    f"target {wrong} is no class: a loss of {classes} classes takes 0 to {classes - 1}, "
+                    f"and ignore_index={ignored} for what does not count"
+                )
         self.flat = flat
         self.weight = None if weight is None else _wide(weight).astype(dtype, copy=False)
         self.weights: Array | None = None  # of each target; None means 1

@@ -115,7 +115,7 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-@click.command()
+@click.command(short_help="List the devices, and run an op on each.")
 @click.option("-v", "--verbose", is_flag=True, help="Also show dtypes, drivers, where each comes from, and tracebacks.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list, with all that -v shows.")
 def devices(verbose: bool, as_json: bool) -> None:

@@ -55,7 +55,7 @@ def _blas() -> str:
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
 
 
-@click.command()
+@click.command(short_help="Print what belongs into a bug report.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def env(as_json: bool) -> None:
     """Print versions, plugins, devices and variables, to paste into a bug report."""

@@ -42,7 +42,7 @@ def call_of(op: Op) -> str:
     return f"{op.name}({', '.join([*op.input_names, *settings])})"
 
 
-@click.command()
+@click.command(short_help="List the op table, or show one op.")
 @click.argument("name", required=False)
 @click.option("--primitives", is_flag=True, help="Only the ops that everything else decomposes into.")
 @click.option("--device", "device_name", metavar="NAME", help="Also show how this device runs each op.")

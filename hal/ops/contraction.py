@@ -28,9 +28,12 @@ def _infer(a: Spec, b: Spec) -> Spec:
     check_kind("matmul", a, NUMBERS)
     check_kind("matmul", b, NUMBERS)
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else -1]:
+        cure = "use * for a single value"
+        if a.ndim and b.ndim:
+            rows = b.shape[-2 if b.ndim > 1 else -1]
+            cure = f"{a.shape[-1]} and {rows} should be equal, so transpose or reshape one of them"
         raise ShapeError(
-            f"matmul needs (..., m, k) @ (..., k, n), or a vector of k for either, got {a.shape} @ {b.shape}"
-            + ("; use * for a single value" if 0 in (a.ndim, b.ndim) else "")
+            f"matmul needs (..., m, k) @ (..., k, n), or a vector of k for either, got {a.shape} @ {b.shape}: {cure}"
         )
     left, right = _matrix_shapes(a.shape, b.shape)
     batch = broadcast_shapes("matmul", left[:-2], right[:-2])
@@ -123,7 +126,7 @@ def _infer_linear(x: Spec, weight: Spec, bias: Spec | None = None) -> Spec:
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
             f"linear needs an input (..., in_features) and a weight (out_features, in_features), "
-            f"got {x.shape} and {weight.shape}"
+            f"got {x.shape} and {weight.shape}: the last sizes of both should be equal"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(

@@ -29,7 +29,7 @@ def _finite(context: click.Context, option: click.Parameter, number: float | Non
     return number
 
 
-@click.command()
+@click.command(short_help="Train on handwritten digits, MNIST or CIFAR-10.")
 @click.argument("task", type=click.Choice(TASKS), required=False)
 @click.option("--data", type=FOLDER, help="Folder with the official files of mnist or cifar10.")
 @click.option("--backend", metavar="NAME", help="Device to train on, as HAL_BACKEND.")
