@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hal import ops
-from hal.ops.einstein import parse
+from hal.ops.einstein import parse, spelled
 from hal.plugin import Array, Spec
 from hal_cpu.movement import apart
 from hal_cpu.parallel import in_parts, one_blas_thread
@@ -149,5 +149,5 @@ def _is_small(*xs: Spec, equation: str) -> bool:
 @kernels.register(ops.einsum, when=_is_small)
 def einsum(*xs: Array, equation: str) -> Array:
     """One loop over everything: for small operands. For others matmul, which einsum is made of, is quicker."""
-    result = np.einsum(equation, *xs)
+    result = np.einsum(spelled(equation, tuple(x.shape for x in xs)), *xs)
     return np.array(result) if len(xs) == 1 else result  # which may be a view of a single operand

@@ -60,7 +60,11 @@ def div(a: Tensor, b: Tensor | Scalar, *, rounding_mode: str | None = None) -> T
         return ops.floor_divide(a, b)
     if rounding_mode != "trunc":
         raise SettingError(f"div takes rounding_mode=None, 'floor' or 'trunc', got {rounding_mode!r}")
-    return ops.div(ops.sub(a, ops.fmod(a, b)), b).to(ops.sub(a, b).dtype)
+    quotient = ops.floor_divide(a, b)
+    if quotient.dtype.is_inexact:
+        return ops.trunc(ops.div(a, b))
+    inexact = ops.not_equal(ops.mul(quotient, b), a)
+    return ops.where(ops.logical_and(inexact, ops.less(quotient, 0)), ops.add(quotient, 1), quotient)
 
 
 def round(x: Tensor, *, decimals: int = 0) -> Tensor:

@@ -140,11 +140,16 @@ def unique(
 
 
 def searchsorted(
-    x1: Tensor, x2: Tensor | float, /, *, side: str | None = None, right: bool = False, sorter: Tensor | None = None
-) -> Tensor:
+    x1: Tensor, x2: Tensor | float, /, *, out_int32: bool = False, side: str | None = None, right: bool = False,
+    sorter: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Where each value of `x2` would go into the sorted `x1`: before equal elements, or (`right`) behind them.
 
     `x1` is a vector, or has the leading axes of `x2`, each row with its own order. Found on the host.
+
+    Args:
+        out_int32: whether the places are int32, not int64.
+        sorter: where the elements of `x1` in order are, if they are not in order.
 
     Raises:
         ShapeError: the leading axes differ.
@@ -158,13 +163,15 @@ def searchsorted(
     if sorter is not None:
         edges = np.take_along_axis(edges, host_array(sorter, "searchsorted"), -1)
     values = np.asarray(x2, edges.dtype) if isinstance(x2, (int, float)) else host_array(x2, "searchsorted")
+    places = np.int32 if out_int32 else np.int64
     if edges.ndim == 1:
-        return from_host(np.asarray(np.searchsorted(edges, values, where), np.int64), x1)  # type: ignore[call-overload]
+        return from_host(np.asarray(np.searchsorted(edges, values, where), places), x1)  # type: ignore[call-overload]
     if edges.shape[:-1] != values.shape[:-1]:
         raise ShapeError(f"searchsorted needs equal leading axes, got shapes {edges.shape} and {values.shape}")
-    rows = zip(edges.reshape(-1, edges.shape[-1]), values.reshape(-1, values.shape[-1]), strict=True)
-    found = [np.searchsorted(e, v, where) for e, v in rows]  # type: ignore[call-overload]
-    return from_host(np.array(found, np.int64).reshape(values.shape), x1)
+    found = np.zeros(values.shape, places)
+    for row in np.ndindex(edges.shape[:-1]):
+        found[row] = np.searchsorted(edges[row], values[row], where)  # type: ignore[call-overload]
+    return from_host(found, x1)
 
 
 def bincount(x: Tensor, /, weights: Tensor | None = None, minlength: int = 0) -> Tensor:

@@ -98,10 +98,12 @@ def std(
 
 
 def var_mean(
-    x: Tensor, /, dim: AxesLike = None, keepdim: bool = False, *, correction: float = 1
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, /, dim: AxesLike = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The variance and the mean. Source: torch.var_mean."""
-    return variance(x, dim, None, keepdim, correction=correction), mean(x, dim, keepdim)
+    axes = None if isinstance(dim, bool) else dim  # torch's old form: var_mean(unbiased)
+    return variance(x, dim, unbiased, keepdim, correction=correction), mean(x, axes, keepdim)
 
 
 # Extrema.
@@ -281,6 +283,8 @@ def diff(
 ) -> Tensor:  # fmt: skip
     """The differences of neighbours along an axis (the last by default), `n` times. Source: torch.diff; Array API."""
     i = normalize_axis("diff", one_axis("diff", dim, axis, -1), x.ndim)
+    if n == 0:
+        return x
     if prepend is not None or append is not None:
         x = ops.concat(*(part for part in (prepend, x, append) if part is not None), axis=i)
     for _ in range(n if x.shape[i] else 0):

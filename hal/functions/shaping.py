@@ -197,14 +197,29 @@ def repeat(x: Tensor, repeats: int | Tensor, /, *, axis: int | None = None, dim:
     return ops.take(x, x.new_tensor(places, dtype=repeats.dtype), axis=i)
 
 
-def repeat_interleave(x: Tensor, repeats: int | Tensor, dim: int | None = None) -> Tensor:
-    """Each element so many times in a row. Source: torch.repeat_interleave."""
-    return repeat(x, repeats, axis=dim)
+def repeat_interleave(
+    x: Tensor, repeats: int | Tensor, dim: int | None = None, *, output_size: int | None = None
+) -> Tensor:
+    """Each element so many times in a row.
+
+    Args:
+        output_size: how many there are then along `dim`, for those who know; found out here all the same.
+
+    Raises:
+        ShapeError: there are more, or fewer.
+
+    Source: torch.repeat_interleave.
+    """
+    out = repeat(x, repeats, axis=dim)
+    if output_size is not None and out.shape[0 if dim is None else dim] != output_size:
+        raise ShapeError(f"repeat_interleave got output_size={output_size}, but its result has shape {out.shape}")
+    return out
 
 
-def flip(x: Tensor, /, *dims: Any, axis: AxesLike = None) -> Tensor:
+def flip(x: Tensor, /, *axes: Any, dims: AxesLike = None, axis: AxesLike = None) -> Tensor:
     """The elements in reverse order along these axes, or along all. Source: torch.flip; Array API, flip."""
-    return ops.flip(x, axis=either("flip", integers("flip", dims) if dims else None, axis))
+    named = either("flip", integers("flip", axes) if axes else None, dims)
+    return ops.flip(x, axis=either("flip", named, axis))
 
 
 def roll(

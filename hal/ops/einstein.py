@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
+from string import ascii_letters
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -75,6 +76,18 @@ def parse(equation: str, shapes: tuple[Shape, ...]) -> Equation:
     if len(set(out)) != len(out) or not set(out) <= set(sizes):
         raise refuse("needs each letter of the result once, and in some operand")
     return Equation(tuple(operands), out, sizes)
+
+
+def spelled(equation: str, shapes: tuple[Shape, ...]) -> str:
+    """The equation as NumPy takes it: letters for the axes of an ellipsis that the result does not have."""
+    left, arrow, right = equation.partition("->")
+    if not arrow or "..." in right or "..." not in left:
+        return equation
+    parsed = parse(equation, shapes)
+    spare = [c for c in ascii_letters if c not in equation]
+    letters = {label: spare.pop() for label in parsed.sizes if label.isdigit()}
+    terms = ("".join(letters.get(label, label) for label in labels) for labels in parsed.operands)
+    return f"{','.join(terms)}->{right}"
 
 
 def _infer(*xs: Spec, equation: str) -> Spec:
@@ -180,7 +193,7 @@ _in_float32 = in_float32(_in_steps)
 
 
 def _reference(*xs: Array, equation: str) -> Array:
-    return np.asarray(np.einsum(equation, *xs))
+    return np.asarray(np.einsum(spelled(equation, tuple(x.shape for x in xs)), *xs))
 
 
 def _terms(*xs: Spec, equation: str) -> int:
@@ -206,6 +219,7 @@ def _samples(rng: Rng) -> Iterator[Sample]:
         ("nik,mjk->nmij", (2, 3, 4), (2, 3, 4)), ("ij,ij->", (2, 3), (2, 3)), ("ij,kl->", (2, 3), (2, 2)), ("->", ()),
         (",->", (), ()), ("i,->i", (3,), ()), ("ij,jk->ik", (0, 3), (3, 2)), ("ij,jk->ik", (2, 0), (0, 3)),
         ("ij , jk -> k i", (2, 3), (3, 4)), ("aij,ajk,akl->il", (2, 2, 3), (2, 3, 2), (2, 2, 3)),
+        ("...ik, ...j -> ij", (1, 2, 3), (3,)), ("...i,...i->i", (2, 3, 4), (3, 1)), ("...->", (2, 3)),
     ]  # fmt: skip
     for equation, *shapes in calls:
         yield Sample(tuple(uniform(rng, s) for s in shapes), {"equation": equation})
