@@ -164,13 +164,4 @@ def normalize(input: Tensor, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps
 
 def p_norm(x: Tensor, p: float, axis: int | tuple[int, ...], keepdims: bool = False) -> Tensor:
     """The p-norm along `axis`."""
-    size = ops.abs(x)
-    if p == float("inf"):
-        return ops.max(size, axis=axis, keepdims=keepdims)
-    if p == 1:
-        return ops.sum(size, axis=axis, keepdims=keepdims)
-    if p == 2:
-        squares: Tensor = ops.sum(x * x, axis=axis, keepdims=keepdims)
-        # The root has no slope at 0; like torch, give a norm of 0 the gradient 0.
-        return ops.where(squares == 0, 0.0, ops.sqrt(ops.where(squares == 0, 1.0, squares)))
-    return ops.pow(ops.sum(ops.pow(size, p), axis=axis, keepdims=keepdims), 1 / p)
+    return hal.norm(x, p, axis=axis, keepdims=keepdims)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
-from hal import ops
+from hal import Op, ops
 from hal.errors import SettingError
 from hal.tensor import Tensor
 from nn.functional.sizes import Size, on_batches, spread
@@ -33,8 +34,8 @@ def _average(
     divisor: int | None = None,
 ) -> Tensor:  # fmt: skip
     who = f"avg_pool{n}d"
-    if divisor is not None and (divisor == 0 or ceil_mode):
-        raise SettingError(f"{who} needs divisor_override= other than 0, and without ceil_mode; got {divisor}")
+    if divisor == 0:
+        raise SettingError(f"{who} needs divisor_override= other than 0, got {divisor}")
     kernel = spread(who, "kernel_size", kernel_size, n)
     settings = {
         "kernel": kernel,
@@ -43,8 +44,22 @@ def _average(
         "ceil_mode": ceil_mode,
         "count_include_pad": count_include_pad or divisor is not None,
     }
-    mean = on_batches(x, n, lambda x: ops.TABLE[who](x, **settings))
-    return mean if divisor is None else mean * (prod(kernel) / divisor)
+    if divisor is None:
+        return on_batches(x, n, lambda x: ops.TABLE[who](x, **settings))
+    sums = on_batches(x, n, lambda x: _means_of_whole_windows(ops.TABLE[who], n, x, settings))
+    return sums * (prod(kernel) / divisor)
+
+
+def _means_of_whole_windows(op: Op, n: int, x: Tensor, settings: dict[str, Any]) -> Tensor:
+    """Means in which what a window hangs over counts as zeros, so that all are divided by the same number."""
+    windows = op.infer(x.spec, **settings).shape[2:]  # type: ignore[union-attr]
+    padding = [(0, 0), (0, 0)]
+    for i in range(n):
+        before, size = settings["padding"][i], x.shape[i + 2]
+        reach = (windows[i] - 1) * settings["stride"][i] + settings["kernel"][i]
+        padding.append((before, max(before, reach - size - before)))
+    x = ops.pad(x, padding=tuple(padding))
+    return op(x, **{**settings, "padding": (0,) * n, "ceil_mode": False})
 
 
 def _adaptive(kind: str, n: int, x: Tensor, output_size: OutputSize) -> Tensor:

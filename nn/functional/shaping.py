@@ -35,6 +35,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     pairs = [(int(pad[i]), int(pad[i + 1])) for i in range(0, len(pad), 2)]
     x = input
     for i, (before, after) in enumerate(pairs):  # take away first
+        if mode == "replicate" and before * after < 0:
+            continue  # one end may take away all that the other repeats the last of
         axis = x.ndim - 1 - i
         low, high = max(-before, 0), x.shape[axis] - max(-after, 0)
         if high < low:
@@ -43,7 +45,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
             )
         if (low, high) != (0, x.shape[axis]):
             x = _cut(x, axis, low, high)
-    widths = [(max(b, 0), max(a, 0)) for b, a in pairs]
+    widths = [(b, a) if mode == "replicate" and b * a < 0 else (max(b, 0), max(a, 0)) for b, a in pairs]
     if mode == "constant":
         padding = ((0, 0),) * (x.ndim - len(widths)) + tuple(reversed(widths))
         return ops.pad(x, padding=padding, value=0 if value is None else value)

@@ -56,6 +56,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("pad", (X, (-1, 2, 3, -2)), {}),
     ("pad", (X, (2, 1, 1, 3)), {"mode": "reflect"}),
     ("pad", (X, (2, 1, 1, 3)), {"mode": "replicate"}),
+    ("pad", (X, (-X.shape[-1], 2, 3, -1)), {"mode": "replicate"}),
     ("pad", (X, (2, 1, 1, 3)), {"mode": "circular"}),
     ("pixel_shuffle", (X, 2), {}),
     ("embedding", (np.array([[1, 0], [2, 2]]), draw(3, 4)), {}),

@@ -57,6 +57,7 @@ LAYERS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
     ("AvgPool2d", (3,), {"stride": 2, "padding": 1, "count_include_pad": False}, IMAGE),
     ("AvgPool2d", (3,), {"stride": 2, "padding": 1, "ceil_mode": True}, IMAGE),
     ("AvgPool2d", ((2, 3),), {"divisor_override": 5}, IMAGE),
+    ("AvgPool2d", (4, 3, 1), {"divisor_override": 5, "ceil_mode": True}, IMAGE),
     ("AvgPool3d", (2,), {}, VOLUME),
     ("AdaptiveAvgPool1d", (3,), {}, SIGNAL),
     ("AdaptiveAvgPool2d", (1,), {}, IMAGE),
