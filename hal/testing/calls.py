@@ -13,7 +13,7 @@ from hal import dtypes, ops, report
 from hal.decision import calls_of, decision_for
 from hal.device import Device
 from hal.dtypes import DType
-from hal.op import Array, Op, Sample
+from hal.op import Array, Op, Sample, Tolerance
 from hal.policy import fallback
 from hal.recording import no_grad
 from hal.spec import Spec
@@ -143,7 +143,8 @@ def check_call(device: Device, call: Call) -> Outcome:
     wrong_spec = [f"{r.spec} where {s} was inferred" for r, s in zip(results, call.results, strict=True) if r.spec != s]
     if wrong_spec:
         return Outcome("wrong", detail=f"{call}: the result is {wrong_spec[0]}")
-    verdict = judge(call.op, call.inputs, call.settings, arrays, call.results)
+    stated = stated_by(device, call.op, call.promoted, call.settings)
+    verdict = judge(call.op, call.inputs, call.settings, arrays, call.results, stated)
     changed = watched.what_changed()
     if changed:
         return Outcome("wrong", detail=f"{call}: {changed}")
@@ -153,9 +154,11 @@ def check_call(device: Device, call: Call) -> Outcome:
 def outcome_of(device: Device, call: Call, verdict: Verdict, counted: report.Report) -> Outcome:
     """The outcome of a call that was judged: its status says how it ran, and whether that was as decided."""
     status, reason, detail = how_it_ran(device, call, counted)
-    allowed, source = float(verdict.allowed), call.op.tolerance.source
+    stated = stated_by(device, call.op, call.promoted, call.settings)
+    allowed, source = float(verdict.allowed), (stated or call.op.tolerance).source
     passed = verdict.passed
-    if status == "decomposed" and not passed and verdict.unit in ("ulp", "norm"):
+    decomposed = decision_for(call.op, device, call.promoted, call.settings).how == "decomposed"
+    if decomposed and not passed and verdict.unit in ("ulp", "norm"):
         allowed, source = allowed + inherited(device, call), f"{source}, and what its parts are allowed"
         passed = verdict.error <= allowed
     if not passed:
@@ -165,6 +168,12 @@ def outcome_of(device: Device, call: Call, verdict: Verdict, counted: report.Rep
         status, float(verdict.error), allowed, verdict.unit, source,
         bits_at(call, verdict), detail, float(verdict.ulps), verdict.histogram, reason, moved,
     )  # fmt: skip
+
+
+def stated_by(device: Device, op: Op, specs: tuple[Spec, ...], settings: dict[str, Any]) -> Tolerance | None:
+    """What the device states about the accuracy of its own kernel for a call; None where the record holds."""
+    decision = decision_for(op, device, specs, settings)
+    return device.backend.tolerance(op, decision.specs[0].dtype) if decision.how == "native" else None
 
 
 def how_it_ran(device: Device, call: Call, counted: report.Report) -> tuple[Status, str, str]:
@@ -197,10 +206,13 @@ def _inherited(op: Op, device: Device, specs: tuple[Spec, ...], settings: tuple[
     total = 0.0
     for part in calls_of(op, specs, dict(settings)):
         spec = part.result[0] if isinstance(part.result, tuple) else part.result
-        if spec.dtype not in FLOATS or part.op.tolerance.unit == "terms":
+        if spec.dtype not in FLOATS:
+            continue
+        limit = stated_by(device, part.op, part.inputs, part.settings) or part.op.tolerance
+        if limit.unit == "terms":
             continue
         share = unit_roundoff(spec.dtype) / unit_roundoff(dtype)  # a part in a wider type weighs less
-        total += share * float(getattr(part.op.tolerance, spec.dtype.name))
+        total += share * float(getattr(limit, spec.dtype.name))
         if part.op.decompose is not None and decision_for(part.op, device, part.inputs, part.settings).how != "native":
             total += share * _inherited(part.op, device, part.inputs, tuple(part.settings.items()))
     return total
