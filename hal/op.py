@@ -65,6 +65,8 @@ class Tolerance:
             where the number allowed is min(K, 8 + 2 sqrt(K)) for K terms; `norm`: u times the largest magnitude
             of the result.
         source: the table or argument that the numbers come from.
+        conditioned: for functions composed of several, in `ulp`: whether the result may also be off by what one unit
+            in the last place of an input makes, or a number too small to be normal, lost on the way.
     """
 
     float32: float = 0
@@ -73,6 +75,7 @@ class Tolerance:
     bfloat16: float = 0
     unit: Literal["ulp", "terms", "norm"] = "ulp"
     source: str = "exact"
+    conditioned: bool = False
 
 
 EXACT = Tolerance()

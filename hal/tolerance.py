@@ -46,6 +46,10 @@ _WEBNN = {
 
 
 def webnn(name: str) -> Tolerance:
-    """The limit that WebNN's tests set for the operator `name`, which OpenCL does not have."""
+    """The limit that WebNN's tests set for the operator `name`, which OpenCL does not have.
+
+    Those tests draw ordinary numbers. For all others the limit is a mixed one: so near to the function of an input
+    that is off by its last place. A function that falls steeply (gelu far below zero) cannot be held to more.
+    """
     float32, float16 = _WEBNN[name]
-    return Tolerance(float32, float16, float32, float16, source=_WEBNN_SOURCE)
+    return Tolerance(float32, float16, float32, float16, source=_WEBNN_SOURCE, conditioned=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from hal import dtypes, ops
 from hal.dtypes import DType
-from hal.op import Rng, Sample
+from hal.op import Rng, Sample, Tolerance
 from hal.ops.common import ALL_KINDS, INEXACT, NUMBERS, ORDINARY, REAL_NUMBERS, elementwise, floating, numeric, zero
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def _negative_divisors(rng: Rng) -> Iterator[Sample]:
 
 
 _FINITE = (np.nan, 0.0, -0.0, 1.0, -1.0, 0.5)  # what infinity divided and rounded down is, no two standards agree on
+_LAST_PLACE = Tolerance(1, 1, 1, 1, source="a - fmod(a, b) and its quotient are rounded, as NumPy and torch do")
 _exact = partial(elementwise, wide=False)
 _quotient = partial(elementwise, kinds=REAL_NUMBERS, promote=numeric, domain=((-2.0, 2.0), (0.1, 2.0)),
                     whole=((-9, 10), (1, 10)), extra=_negative_divisors)  # fmt: skip
@@ -87,7 +88,7 @@ mul = elementwise("mul", np.multiply, (lambda g, y, a, b: g * b, lambda g, y, a,
                   kinds=ALL_KINDS, doc="a * b (for bool: and).")
 div = elementwise("div", np.true_divide, (lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b),
                   promote=floating, kinds=INEXACT, doc="a / b in floating point, also for integers.")
-floor_divide = _quotient("floor_divide", np.floor_divide, (zero, zero), special=_FINITE,
+floor_divide = _quotient("floor_divide", np.floor_divide, (zero, zero), special=_FINITE, tolerance=_LAST_PLACE,
                          doc="The largest integer that is not above a / b, in the dtype of the inputs. "
                              "An integer divided by zero is whatever the device makes of it.")
 remainder = _quotient("remainder", np.remainder,
