@@ -37,12 +37,11 @@ class Broken(Fake):
         super().__init__("broken")
         self.wrong, self.factor = op, factor
 
-    def run(self, op: Op, buffers: Any, settings: dict[str, Any]) -> Any:
-        result = super().run(op, buffers, settings)
+    def compute(self, op: Op, inputs: Any, settings: dict[str, Any], specs: Any) -> Any:
+        first, *rest = super().compute(op, inputs, settings, specs)
         if op.name == self.wrong:
-            first = result[0] if isinstance(result, tuple) else result
-            first.contents = (first.contents * self.factor).astype(first.contents.dtype)
-        return result
+            first = (first * self.factor).astype(first.dtype)
+        return (first, *rest)
 
 
 @pytest.fixture
