@@ -57,7 +57,7 @@ def test_signed_zeros_are_not_mixed_up() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: ops.softmax(x, dims=1), SettingError, r"softmax has no setting dims; it takes softmax\(x, axis"),
+        (lambda x: ops.softmax(x, dims=1), SettingError, r"softmax has no setting dims; it takes .*\(x, axis=-1\)"),
         (lambda x: ops.reshape(x), SettingError, r"reshape needs shape=; it takes reshape\(x, shape=\)"),
         (lambda x: ops.exp(x, x), SettingError, r"exp got 2 inputs; it takes exp\(x\)"),
         (lambda x: ops.add(x, "one"), DTypeError, r"add takes tensors and Python numbers by position, got str"),
