@@ -19,7 +19,7 @@ import numpy as np
 
 from hal import dtypes, ops
 from hal.dtypes import DType
-from hal.errors import DeviceError, OutOfMemoryError
+from hal.errors import DeviceError, DTypeError, OutOfMemoryError
 from hal.op import Op
 from hal.plugin import Array, Backend, Device, Kernel, Kernels, Spec, hookimpl
 from hal.testing.later import Later, Trail
@@ -157,8 +157,11 @@ class Fake(Backend):
         return [Device(self)] if self.count == 1 else [Device(self, i) for i in range(self.count)]
 
     def upload(self, array: Array, device: Device) -> FakeBuffer:
+        dtype = dtypes.of(array.dtype)
+        if dtype not in self.dtypes:
+            raise DTypeError(f"{self.name} was declared without {dtype.name}")
         self._travel(array.nbytes)
-        buffer = self.allocate(Spec(array.shape, dtypes.of(array.dtype)), device)
+        buffer = self.allocate(Spec(array.shape, dtype), device)
         buffer.contents[...] = array
         return buffer
 
@@ -233,7 +236,7 @@ class Fake(Backend):
                 raise DeviceError(
                     f"{self.name} failed at {op.name}: it was declared to fail after {self.fail_after} calls"
                 )
-            arrays = self.compute(op, [b.contents for b in buffers], settings, specs)
+            arrays = self.compute(op, [self.read(b) for b in buffers], settings, specs)
             for result, array in zip(results, arrays, strict=True):
                 self.store(result, array)
 
@@ -248,6 +251,10 @@ class Fake(Backend):
             result = op.reference(*(widened(x) for x in inputs), **settings)
             several = result if isinstance(result, tuple) else (result,)
             return tuple(np.asarray(r).astype(s.dtype.numpy) for r, s in zip(several, specs, strict=True))
+
+    def read(self, buffer: FakeBuffer) -> Array:
+        """What a kernel finds in a buffer."""
+        return buffer.contents
 
     def store(self, buffer: FakeBuffer, array: Array) -> None:
         """Put a result where it belongs."""
@@ -384,7 +391,8 @@ def widened(x: Array) -> Array:
     """`x` as references take it: real floating types in float64, complex in complex128, others as they are."""
     kind = dtypes.of(x.dtype).kind
     wide: dict[str, type] = {"float": np.float64, "complex": np.complex128}
-    return x.astype(wide[kind]) if kind in wide else x
+    with np.errstate(invalid="ignore"):  # NaNs that signal
+        return x.astype(wide[kind]) if kind in wide else x
 
 
 @hookimpl
