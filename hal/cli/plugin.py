@@ -43,7 +43,9 @@ def check_free(name: str) -> None:
     if distribution == OURS:
         raise PluginError(f"a backend {name!r} would be the package {OURS}, which is HAL itself: choose another name")
     source = registry().sources.get(name)
-    if source is not None and source.distribution.partition(" ")[0] != distribution:
+    if source is None or Path(source.distribution).is_absolute():  # a file that is to become this package
+        return
+    if source.distribution.partition(" ")[0] != distribution:
         raise PluginError(f"there is a backend {name!r} already, of {source}: choose another name")
 
 

@@ -136,6 +136,14 @@ def test_it_is_listed(site: Path, tmp_path: Path) -> None:
     assert not rows[NAME]["default"]
 
 
+def test_a_file_can_become_a_package_of_the_same_name(written: Path, tmp_path: Path) -> None:
+    single = tmp_path / "single.py"
+    single.write_text((written / f"hal_{NAME}" / "__init__.py").read_text())
+    done = hal("plugin", "new", NAME, folder=tmp_path, HAL_PLUGIN_PATH=str(single))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "hal-odd-chip2" / "pyproject.toml").exists()
+
+
 @pytest.mark.slow
 def test_it_trains(site: Path, tmp_path: Path) -> None:
     chosen = {"PYTHONPATH": str(site), "HAL_BACKEND": NAME}
