@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def _wrap_around(op: Op, dtype: DType) -> Case:
 
 def _creation(dtype: DType) -> Case:
     def check(device: Device) -> str:
-        given = {"dtype": dtype, "device": device}
+        given: dict[str, Any] = {"dtype": dtype, "device": device}
         made = {
             "zeros": (hal.zeros((2, 3), **given), np.zeros((2, 3))),
             "ones": (hal.ones((2, 3), **given), np.ones((2, 3))),
@@ -136,7 +137,7 @@ def works(device: Device, dtype: DType) -> bool:
     """Whether a dtype does what it should on a device, past the check that it is declared."""
     backend = device.backend
     a, b = np.array([3, 1, 2, 0]).astype(dtype.numpy), np.array([1, 1, 0, 2]).astype(dtype.numpy)
-    tried: dict[str, tuple[tuple[Array, ...], dict[str, object]]] = {
+    tried: dict[str, tuple[tuple[Array, ...], dict[str, Any]]] = {
         "add": ((a, b), {}), "mul": ((a, b), {}), "less": ((a, b), {}),
         "where": ((a.astype(bool), a, b), {}), "reshape": ((a,), {"shape": (2, 2)}),
         "sum": ((a,), {"axis": None, "keepdims": False}),
@@ -150,6 +151,7 @@ def works(device: Device, dtype: DType) -> bool:
             out = op.infer(*specs, **settings)
         except (DTypeError, ShapeError):
             continue
+        assert isinstance(out, Spec)
         try:
             kernel = backend.kernels.find(op, specs, settings)
             if kernel is None:
