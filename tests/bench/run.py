@@ -16,15 +16,19 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 Contenders = dict[str, Callable[[], Any]]
-HAS_TORCH = importlib.util.find_spec("torch") is not None
+Process = tuple[str, tuple[str, ...]]  # a program, and folders for its path
+PLUGINS = 20
+beside_torch = importlib.util.find_spec("torch") is not None
 
 
 @dataclass
@@ -74,7 +78,7 @@ def overhead(quick: bool) -> list[Row]:
         "reshape of 16 floats": {"hal": lambda: x.reshape(4, 4), "numpy": lambda: array.reshape(4, 4)},
         "add, multiply, sum and backward": {"hal": lambda: ((x + leaf) * y).sum().backward()},
     }
-    if HAS_TORCH:
+    if beside_torch:
         import torch
 
         tx, ty = torch.tensor(array), torch.tensor(array)
@@ -139,7 +143,7 @@ def steps(quick: bool) -> list[Row]:
         ("MLP 784-256-128-64-10, Adam, batch 1024", _mlp, (1024, 784), 3),
         ("LeNet-5, Adam, batch 64", _lenet, (64, 1, 28, 28), 5),
     ):
-        libraries = ["hal", *(["torch"] if HAS_TORCH else [])]
+        libraries = ["hal", *(["torch"] if beside_torch else [])]
         contenders = {library: _step(library, build, shape) for library in libraries}
         row = timed(name, contenders, 3 if quick else 15, 1 if quick else calls, "ms")
         row.note = ", ".join(f"{k} {1000 / v:,.0f} steps/s" for k, v in row.medians.items())
@@ -147,16 +151,19 @@ def steps(quick: bool) -> list[Row]:
     return rows
 
 
-def _measure_in_a_process(code: str, rounds: int) -> float:
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    runs = [
-        subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-        for _ in range(rounds)
-    ]
-    return statistics.median(float(r.stdout.strip().splitlines()[-1]) for r in runs)
+def _in_processes(contenders: dict[str, Process], rounds: int) -> dict[str, float]:
+    """What each program prints last, run `rounds` times in turn, each time in a fresh process; the medians."""
+    printed: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, (code, folders) in contenders.items():
+            path = os.pathsep.join([*folders, *(p for p in sys.path if p)])
+            env = {k: v for k, v in os.environ.items() if not k.startswith("HAL_")} | {"PYTHONPATH": path}
+            done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+            printed[name].append(float(done.stdout.split()[-1]))
+    return {name: statistics.median(values) for name, values in printed.items()}
 
 
-IMPORT = "import time; start = time.perf_counter(); import {0}; print((time.perf_counter() - start) * 1e3)"
+TIMED = "import time; start = time.perf_counter(); {0}; print((time.perf_counter() - start) * 1e3)"
 MEMORY = """
 import sys
 sys.path.insert(0, {folder!r})
@@ -168,10 +175,65 @@ print(run.peak_memory())
 
 
 def imports(quick: bool) -> list[Row]:
-    """Import time, each in a fresh process."""
-    rounds = 3 if quick else 9
-    names = ["hal", "numpy", *(["torch"] if HAS_TORCH else [])]
-    return [Row("import", "ms", {n: _measure_in_a_process(IMPORT.format(n), rounds) for n in names}, rounds)]
+    """Import time, each in a fresh process; and what installed plugins add to it."""
+    rounds = 3 if quick else 11
+    plain = {n: (TIMED.format(f"import {n}"), ()) for n in ("hal", "numpy", *(["torch"] if beside_torch else []))}
+    rows = [Row("import", "ms", _in_processes(plain, rounds), rounds)]
+    with tempfile.TemporaryDirectory() as folder:
+        install_plugins(Path(folder), PLUGINS)
+        for name, code in (
+            (f"import hal, {PLUGINS} plugins installed", "import hal"),
+            (f"import hal, list devices, {PLUGINS} plugins", "import hal; hal.devices()"),
+            ("command line, up to its help", "from hal.cli import cli; cli(['--help'], standalone_mode=False)"),
+        ):
+            both = {"hal": (TIMED.format(code), (folder,)), "without": (TIMED.format(code), ())}
+            found = _in_processes(both, rounds)
+            more = f"{found['hal'] - found['without']:+.1f} ms by the plugins"
+            rows.append(Row(name, "ms", {"hal": found["hal"]}, rounds, more))
+    return rows
+
+
+PLUGIN = """
+from hal.plugin import Backend, Device, Kernels, hookimpl
+
+class Chip(Backend):
+    name = "{name}"
+    priority = -1
+    kernels = Kernels()
+    def devices(self): return [Device(self)]
+    def upload(self, array, device): return array.copy()
+    def download(self, buffer, spec): return buffer.copy()
+
+@hookimpl
+def hal_backends(): return [Chip()]
+"""
+
+
+def install_plugins(folder: Path, count: int) -> None:
+    """What `pip install` of that many plugin packages leaves behind: a module and its metadata each."""
+    for i in range(count):
+        name = f"chip{i}"
+        (folder / f"hal_{name}.py").write_text(PLUGIN.format(name=name))
+        info = folder / f"hal_{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: hal-{name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[hal]\n{name} = hal_{name}\n")
+
+
+def training(quick: bool) -> list[Row]:
+    """The whole of `hal train` on the digits that ship with HAL."""
+    rounds, options = (1, ["--epochs", "2"]) if quick else (3, [])
+    speeds, seconds, accuracy = [], [], 0.0
+    for _ in range(rounds):
+        before = os.times()
+        command = [sys.executable, "-m", "hal", "train", "digits", "--json", "--quiet", *options]
+        result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        after = os.times()
+        speeds.append(result["images_per_second"])
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        accuracy = result["test_accuracy"]
+    note = f"{accuracy:.2%} right after {result['epochs']} epochs, {statistics.median(seconds):.1f} s of CPU in all"
+    return [Row("hal train digits", "images/s", {"hal": statistics.median(speeds)}, rounds, note)]
 
 
 def peak_memory() -> float:
@@ -193,14 +255,15 @@ def memory(quick: bool) -> list[Row]:
     """Peak memory of a process that does 20 MLP steps."""
     rounds = 1 if quick else 3
     folder = os.path.dirname(os.path.abspath(__file__))
-    names = ["hal", *(["torch"] if HAS_TORCH else [])]
-    peaks = {n: _measure_in_a_process(MEMORY.format(folder=folder, library=n), rounds) for n in names}
+    names = ["hal", *(["torch"] if beside_torch else [])]
+    peaks = _in_processes({n: (MEMORY.format(folder=folder, library=n), ()) for n in names}, rounds)
     return [Row("peak memory, 20 MLP steps, batch 64", "MiB", peaks, rounds)]
 
 
 GROUPS: dict[str, Callable[[bool], list[Row]]] = {
     "overhead": overhead,
     "steps": steps,
+    "training": training,
     "imports": imports,
     "memory": memory,
 }
@@ -211,7 +274,7 @@ def machine() -> dict[str, Any]:
     import hal
 
     versions = {"hal": hal.__version__, "numpy": np.__version__, "python": platform.python_version()}
-    if HAS_TORCH:
+    if beside_torch:
         import torch
 
         versions["torch"] = torch.__version__
@@ -223,24 +286,42 @@ def machine() -> dict[str, Any]:
     }
 
 
+COLUMNS = ("hal", "numpy", "torch")
+
+
+def line(row: Row) -> str:
+    """One row as text, in columns that are the same for all."""
+    figures = "".join(f"{_figure(row.medians.get(name)):>10}" for name in COLUMNS)
+    ratios = [f"{ratio:.2f} x {name}" for name, ratio in row.ratios.items()]
+    return f"{row.name:<42} {row.unit:<9}{figures}  {', '.join([*ratios, row.note] if row.note else ratios)}".rstrip()
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value < 1 else f"{value:.1f}"
+
+
 def main() -> None:
     """Run the groups and print one line for each workload."""
+    global beside_torch
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds: to see that it works, not to quote")
     parser.add_argument("--only", choices=GROUPS, help="one group")
+    parser.add_argument("--no-torch", action="store_true", help="leave torch out, though it is there")
     parser.add_argument("--json", metavar="FILE", help="also write the rows and the machine to a file")
     options = parser.parse_args()
+    beside_torch = beside_torch and not options.no_torch
+    print(f"{'':<42} {'':<9}{''.join(f'{name:>10}' for name in COLUMNS)}")
     rows: list[Row] = []
     for name, group in GROUPS.items():
         if options.only in (None, name):
             for row in group(options.quick):
                 rows.append(row)
-                figures = "  ".join(f"{k} {v:.2f}" for k, v in row.medians.items())
-                ratios = "  ".join(f"{v:.2f}x {k}" for k, v in row.ratios.items())
-                print(f"{row.name:<42} {row.unit:<4} {figures:<44} {ratios}  {row.note}", flush=True)
+                print(line(row), flush=True)
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"machine": machine(), "rows": [asdict(row) for row in rows]}, file, indent=2)
+        results = {"machine": machine(), "rows": [asdict(row) for row in rows]}
+        Path(options.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
