@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -14,14 +15,55 @@ from hal_cpu.parallel import scratch
 from hal_cpu.precision import working
 from hal_cpu.table import kernels
 
-
-def _samples(x: Array) -> Array:
-    return x.reshape(x.shape[0], x.shape[1], prod(x.shape[2:]))
+TOGETHER = 4096  # elements that one step goes over without a break, where channels lie side by side
 
 
-def _channels(given: Array, dtype: np.dtype[Any]) -> Array:
-    """One number for each channel, shaped to broadcast to (N, C, places)."""
-    return np.ascontiguousarray(given, dtype)[:, None]
+@lru_cache(maxsize=256)
+def _largest_divisor(n: int, limit: int) -> int:
+    return max(d for d in range(1, max(min(n, limit), 1) + 1) if n % d == 0)
+
+
+class _View:
+    """An array (N, C, places...) as samples (n, channels, places), without a copy for the layouts that matter.
+
+    In row-major order these are the array's own. Where channels lie side by side in memory, a sample is as many
+    neighbouring groups of them as fit, and each of those counts as channels of its own, until sums are folded.
+    """
+
+    def __init__(self, x: Array) -> None:
+        self.to_last = (0, *range(2, x.ndim), 1)
+        self.to_first = (0, x.ndim - 1, *range(1, x.ndim - 1))
+        self.channels = x.shape[1]
+        self.side_by_side = not x.flags.c_contiguous and x.transpose(self.to_last).flags.c_contiguous
+        groups = x.size // max(self.channels, 1)
+        self.times = _largest_divisor(groups, TOGETHER // max(self.channels, 1)) if self.side_by_side else 1
+
+    def samples(self, x: Array) -> Array:
+        """The samples of `x`: a view where `fits`."""
+        if not self.side_by_side:
+            return x.reshape(x.shape[0], x.shape[1], prod(x.shape[2:]))
+        return x.transpose(self.to_last).reshape(-1, self.times * self.channels, 1)
+
+    def fits(self, out: Array) -> bool:
+        """Whether `out` lies in memory in this way, without gaps."""
+        return (out.transpose(self.to_last) if self.side_by_side else out).flags.c_contiguous
+
+    def empty(self, like: Array) -> Array:
+        """New memory for an array of the same shape and dtype, which `fits`."""
+        if not self.side_by_side:
+            return np.empty(like.shape, like.dtype)
+        return np.empty(like.transpose(self.to_last).shape, like.dtype).transpose(self.to_first)
+
+    def per_channel(self, given: Array, dtype: np.dtype[Any]) -> Array:
+        """One number for each channel, shaped to broadcast to samples."""
+        return np.tile(np.asarray(given, dtype), self.times)[:, None]
+
+    def total(self, parts: list[Array], dtype: np.dtype[Any]) -> Array:
+        """The sum for each channel of what each block gave for its own."""
+        total: Array = np.zeros(self.times * self.channels, dtype)
+        for found in parts:
+            total += found
+        return np.asarray(np.add.reduce(total.reshape(self.times, self.channels), 0))
 
 
 def _total(block: Array) -> Array:
@@ -40,40 +82,32 @@ def _total_product(a: Array, b: Array) -> Array:
     return np.asarray(np.add.reduce(np.vecdot(a, b), 0))
 
 
-def _sum(parts: list[Array], like: Array) -> Array:
-    """The sum of what each block gave."""
-    total: Array = np.zeros(like.shape[1], working(like.dtype))
-    for found in parts:
-        total += found
-    return total
-
-
-def _apply(x: Array, mean: Array, inverse: Array, weight: Array | None, bias: Array | None, out: Array | None) -> Array:
+def _apply(
+    view: _View, x: Array, mean: Array, inverse: Array, weight: Array | None, bias: Array | None, out: Array | None
+) -> Array:
     """(x - mean) * inverse * weight + bias."""
-    result = np.empty(x.shape, x.dtype) if out is None else out
-    if x.size == 0:
-        return result
+    result = out if out is not None and view.fits(out) else view.empty(x)
     kind = working(x.dtype)
-    samples = _samples(x)
-    direct = result.dtype == kind and result.flags.c_contiguous
-    flat = _samples(result) if result.flags.c_contiguous else np.empty(samples.shape, x.dtype)
-    center = _channels(mean, kind)
-    scale = _channels(inverse if weight is None else inverse * weight.astype(inverse.dtype), kind)
-    shift = None if bias is None else _channels(bias, kind)
+    samples, flat = view.samples(x), view.samples(result)
+    center = view.per_channel(mean, kind)
+    scale = view.per_channel(inverse if weight is None else inverse * weight.astype(inverse.dtype), kind)
+    shift = None if bias is None else view.per_channel(bias, kind)
 
     def block(low: int, high: int) -> None:
-        target = flat[low:high] if direct else scratch("norm output", flat[low:high].shape, kind)
+        target = flat[low:high] if flat.dtype == kind else scratch("norm output", flat[low:high].shape, kind)
         np.subtract(converted("norm input", samples[low:high], kind), center, out=target)
         target *= scale
         if shift is not None:
             target += shift
-        if not direct:
+        if flat.dtype != kind:
             np.copyto(flat[low:high], target, casting="unsafe")
 
-    over_blocks(block, len(samples), samples[0].size, 4)
-    if not result.flags.c_contiguous:
-        np.copyto(result, flat.reshape(x.shape))
-    return result
+    if x.size:
+        over_blocks(block, len(samples), samples[0].size, 4)
+    if out is None or result is out:
+        return result
+    np.copyto(out, result)
+    return out
 
 
 @kernels.register(ops.batch_norm, out=True)
@@ -88,7 +122,7 @@ def batch_norm(
     out: Array | None = None,
 ) -> Array:
     """Normalization by a mean and variance that are given."""
-    return _apply(x, mean, 1 / np.sqrt(var.astype(working(var.dtype)) + eps), weight, bias, out)
+    return _apply(_View(x), x, mean, 1 / np.sqrt(var.astype(working(var.dtype)) + eps), weight, bias, out)
 
 
 @kernels.register(ops.batch_norm_train, out=True)
@@ -96,22 +130,22 @@ def batch_norm_train(
     x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float, out: Three | None = None
 ) -> Three:
     """Normalization by the batch's own mean and variance, which are also results."""
-    kind = working(x.dtype)
-    samples = _samples(x)
-    count = max(x.shape[0] * samples.shape[2], 1)
-    size = samples.shape[1] * samples.shape[2]
-    mean = _sum(over_blocks(lambda a, b: _total(converted("norm input", samples[a:b], kind)), len(x), size, 1), x)
+    kind, view = working(x.dtype), _View(x)
+    samples = view.samples(x)
+    count, size = max(x.size // max(view.channels, 1), 1), samples.shape[1] * samples.shape[2]
+    sums = over_blocks(lambda a, b: _total(converted("norm input", samples[a:b], kind)), len(samples), size, 1)
+    mean = view.total(sums, kind)
     mean /= count
-    center = mean[:, None]
+    center = view.per_channel(mean, kind)
 
     def spread(low: int, high: int) -> Array:
         away = scratch("norm output", samples[low:high].shape, kind)
         np.subtract(converted("norm input", samples[low:high], kind), center, out=away)
         return _total_product(away, away)
 
-    var = _sum(over_blocks(spread, len(x), size, 2), x)
+    var = view.total(over_blocks(spread, len(samples), size, 2), kind)
     var /= count
-    result = _apply(x, mean, 1 / np.sqrt(var + eps), weight, bias, None if out is None else out[0])
+    result = _apply(view, x, mean, 1 / np.sqrt(var + eps), weight, bias, None if out is None else out[0])
     return delivered((result, mean, var), x.dtype, out)
 
 
@@ -127,10 +161,10 @@ def batch_norm_train_gradient(
     out: Three | None = None,
 ) -> Three:
     """The gradients of batch_norm_train by x, weight and bias."""
-    kind = working(x.dtype)
-    samples, incoming = _samples(x), _samples(g)
-    count, size = max(x.shape[0] * samples.shape[2], 1), samples.shape[1] * samples.shape[2]
-    center = _channels(mean, kind)
+    kind, view = working(x.dtype), _View(x)
+    samples, incoming = view.samples(x), view.samples(g)
+    count, size = max(x.size // max(view.channels, 1), 1), samples.shape[1] * samples.shape[2]
+    center = view.per_channel(mean, kind)
     inverse = 1 / np.sqrt(var.astype(kind) + eps)
 
     def totals(low: int, high: int) -> tuple[Array, Array]:
@@ -139,14 +173,14 @@ def batch_norm_train_gradient(
         np.subtract(converted("norm input", samples[low:high], kind), center, out=away)
         return _total(grad), _total_product(grad, away)
 
-    found = over_blocks(totals, len(x), size, 4)
-    of_bias = _sum([by_bias for by_bias, _ in found], x)
-    of_weight = _sum([by_weight for _, by_weight in found], x) * inverse
+    found = over_blocks(totals, len(samples), size, 4)
+    of_bias = view.total([by_bias for by_bias, _ in found], kind)
+    of_weight = view.total([by_weight for _, by_weight in found], kind) * inverse
     scale = inverse if weight is None else inverse * weight.astype(kind)
-    factor, slope = _channels(scale, kind), _channels(scale * inverse * of_weight / count, kind)
-    offset = _channels(scale * of_bias / count, kind)
-    whole = np.empty(x.shape, x.dtype) if out is None or not out[0].flags.c_contiguous else out[0]
-    flat = _samples(whole)
+    factor, slope = view.per_channel(scale, kind), view.per_channel(scale * inverse * of_weight / count, kind)
+    offset = view.per_channel(scale * of_bias / count, kind)
+    whole = out[0] if out is not None and view.fits(out[0]) else view.empty(x)
+    flat = view.samples(whole)
 
     def block(low: int, high: int) -> None:
         grad = converted("norm gradient", incoming[low:high], kind)
@@ -160,5 +194,5 @@ def batch_norm_train_gradient(
         if flat.dtype != kind:
             np.copyto(flat[low:high], target, casting="unsafe")
 
-    over_blocks(block, len(x), size, 7)
+    over_blocks(block, len(samples), size, 7)
     return delivered((whole, of_weight, of_bias), x.dtype, out)

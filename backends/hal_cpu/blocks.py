@@ -26,13 +26,17 @@ def is_half(dtype: np.dtype[Any]) -> bool:
     return dtype.itemsize == 2 and dtype.kind not in "iu"
 
 
-def flat(x: Array, out: Array) -> tuple[Array, Array] | None:
-    """One-dimensional views of two arrays of one shape, in one order; None where there are none."""
-    if x.flags.c_contiguous and out.flags.c_contiguous:
-        return x.reshape(-1), out.reshape(-1)
-    if x.flags.f_contiguous and out.flags.f_contiguous:
-        return x.T.reshape(-1), out.T.reshape(-1)
-    return None
+def flat(*arrays: Array) -> tuple[Array, ...] | None:
+    """One-dimensional views of arrays of one shape, in the one order in which all lie in memory; None without one.
+
+    That order need not be row-major: what a kernel gives may have its channels side by side, say.
+    """
+    first = arrays[0]
+    if all(x.flags.c_contiguous for x in arrays):
+        return tuple([x.reshape(-1) for x in arrays])
+    order = sorted(range(first.ndim), key=lambda axis: -first.strides[axis])
+    turned = [x.transpose(order) for x in arrays]
+    return tuple([x.reshape(-1) for x in turned]) if all(x.flags.c_contiguous for x in turned) else None
 
 
 def in_blocks(temporaries: int, work: int) -> Callable[[Formula], Kernel]:

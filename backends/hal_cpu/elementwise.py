@@ -9,7 +9,7 @@ import numpy as np
 
 from hal import ops
 from hal.plugin import Array, Spec
-from hal_cpu.blocks import BLOCK, Formula, in_blocks, select
+from hal_cpu.blocks import BLOCK, Formula, flat, in_blocks, select
 from hal_cpu.quiet import quiet
 from hal_cpu.table import kernels
 
@@ -123,29 +123,39 @@ def rsqrt(x: Array, out: Array) -> None:
 # Choosing.
 
 
-def _side_by_side(condition: Array, a: Array, b: Array, out: Array | None) -> bool:
-    """Whether elements that belong together lie at the same place in memory."""
-    full = [x for x in (condition, a, b, out) if x is not None and (x.ndim or x is condition)]
-    return all(x.flags.c_contiguous and x.shape == condition.shape for x in full)
+def _flat(condition: Array, a: Array, b: Array, out: Array) -> tuple[Array, ...] | None:
+    """All of them one-dimensional, numbers stretched to a block, if what belongs together lies at the same place."""
+    full = [x for x in (condition, a, b, out) if x.ndim or x is condition]
+    views = flat(*full) if all(x.shape == condition.shape for x in full) else None
+    if views is None:
+        return None
+    found = iter(views)
+    return tuple(np.broadcast_to(x, BLOCK) if x.ndim == 0 else next(found) for x in (condition, a, b, out))
 
 
 @kernels.register(ops.where, out=True)
 def where(condition: Array, a: Array, b: Array, out: Array | None = None) -> Array:
     size = condition.size
-    if size < BLOCK or a.dtype.itemsize > 8 or not _side_by_side(condition, a, b, out):
-        chosen = np.where(condition, a, b)
-        if out is None:
-            return chosen
-        np.copyto(out, chosen)
-        return out
-    if out is None:
-        out = np.empty(condition.shape, a.dtype)
+    if size < BLOCK or a.dtype.itemsize > 8:
+        return _chosen(condition, a, b, out)
+    result = np.empty_like(condition, a.dtype) if out is None else out
+    views = _flat(condition, a, b, result)
+    if views is None:
+        return _chosen(condition, a, b, out)
     spare, bits = np.empty((2, BLOCK), f"u{a.dtype.itemsize}")
-    parts = [np.broadcast_to(x, BLOCK) if x.ndim == 0 else x.reshape(-1) for x in (a, b)]
-    flat_condition, flat_out = condition.reshape(-1), out.reshape(-1)
+    mask, first, second, target = views
     for start in range(0, size, BLOCK):
-        mask, result = flat_condition[start : start + BLOCK], flat_out[start : start + BLOCK]
-        n = mask.size
-        first, second = (p[:n] if x.ndim == 0 else p[start : start + n] for p, x in zip(parts, (a, b), strict=True))
-        select(mask, first, second, result, spare[:n], bits[:n])
+        stop = min(start + BLOCK, size)
+        n = stop - start
+        left = first[:n] if a.ndim == 0 else first[start:stop]
+        right = second[:n] if b.ndim == 0 else second[start:stop]
+        select(mask[start:stop], left, right, target[start:stop], spare[:n], bits[:n])
+    return result
+
+
+def _chosen(condition: Array, a: Array, b: Array, out: Array | None) -> Array:
+    chosen = np.where(condition, a, b)
+    if out is None:
+        return chosen
+    np.copyto(out, chosen)
     return out

@@ -63,6 +63,7 @@ LAYOUTS: list[Callable[[Array], Array]] = [
     lambda x: x[5:6].reshape(()),
     lambda x: np.resize(x, (3, BLOCK)).T,
     lambda x: np.resize(x, (BLOCK, 4))[:, ::3],
+    lambda x: np.resize(x, (2, 50, 60, 3)).transpose(0, 3, 1, 2),  # channels side by side, as convolutions leave them
 ]
 
 
@@ -115,6 +116,17 @@ def test_where_in_every_width(dtype: Any) -> None:
             if y.shape == want.shape:
                 replaced = y.copy()
                 np.testing.assert_array_equal(run(ops.where, c, x, replaced, out=replaced), want)
+
+
+def test_where_keeps_the_order_of_what_it_is_given() -> None:
+    rng = np.random.default_rng(0)
+    mask, a, b = rng.random((3, 2, 90, 100, 3), np.float32).transpose(0, 1, 4, 2, 3)
+    mask = mask > 0.5
+    for x, y in ((a, b), (a, np.zeros((), np.float32)), (np.zeros((), np.float32), np.ascontiguousarray(b))):
+        want = np.where(mask, x, y)
+        np.testing.assert_array_equal(run(ops.where, mask, x, y), want)
+        np.testing.assert_array_equal(run(ops.where, mask, x, y, out=np.empty(want.shape, np.float32)), want)
+    assert run(ops.where, mask, a, b).strides == a.strides
 
 
 def test_what_where_does_not_choose_leaves_no_trace() -> None:

@@ -1,0 +1,8 @@
+"""Imports every file with kernels, so that the table is whole."""
+
+from __future__ import annotations
+
+from hal_onednn import convolution, pooling
+from hal_onednn.table import kernels
+
+__all__ = ["convolution", "kernels", "pooling"]
