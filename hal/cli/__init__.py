@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 from typing import Any
 
 import click
@@ -75,7 +76,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; what `hal` and `python -m hal` call."""
-    cli(prog_name="hal")
+    cli(prog_name="hal", color=False if os.environ.get("NO_COLOR") else None)  # None: colours on a terminal
 
 
 __all__ = ["cli", "main"]
