@@ -119,13 +119,19 @@ def _gradient(
     g: Tensor, out: Tensor, x: Tensor, weight: Tensor, *bias: Tensor, output_padding: Sizes, **settings: Any
 ) -> Grads:
     n = x.ndim - 2
+    tail = (settings["stride"], settings["padding"], output_padding)
+    # `output_padding` of a stride or more adds what the convolution that has x's sizes as its result must not look at.
+    further = [extra >= stride for stride, _, extra in zip(*tail, strict=True)]
+    settings["padding"] = tuple(0 if f else p for f, p in zip(further, settings["padding"], strict=True))
 
     def reached() -> Tensor:
-        """What of g the convolution that has x's sizes as its result looks at (`output_padding` can add more)."""
-        cropped = g
-        for axis, (stride, extra) in enumerate(zip(settings["stride"], output_padding, strict=True), start=2):
-            cropped = cut(cropped, axis, 0, cropped.shape[axis] - max(extra - stride + 1, 0))
-        return cropped
+        """g with its own padding along the axes that have too much at the end, and without what is too much."""
+        widths, seen = [(0, 0), (0, 0)], g
+        for axis, (f, (_, p, extra)) in enumerate(zip(further, zip(*tail, strict=True), strict=True), start=2):
+            widths.append((p, max(p - extra, 0)) if f else (0, 0))
+            if f and extra > p:
+                seen = cut(seen, axis, 0, seen.shape[axis] - (extra - p))
+        return ops.pad(seen, padding=tuple(widths)) if any(further) else seen
 
     def of_weight() -> Tensor:
         found: Tensor = ops.TABLE[f"conv{n}d_weight_gradient"](reached(), x, weight_shape=weight.shape, **settings)
@@ -193,6 +199,8 @@ def _samples(n: int) -> Callable[[Rng], Iterator[Sample]]:
             drawn(rng, x, weight), {"stride": (3,) * n, "output_padding": (2, 0, 1)[:n]}
         )  # gaps, for a kernel of 2
         yield Sample(drawn(rng, x, weight), {"dilation": (3,) * n, "output_padding": (2, 1, 2)[:n]})
+        far = {"dilation": (4,) * n, "padding": (2, 1, 3)[:n], "output_padding": (3, 2, 2)[:n]}
+        yield Sample(drawn(rng, x, weight), {"stride": (2, 1, 2)[:n], **far})
 
     return samples
 
