@@ -243,7 +243,10 @@ def on_a_terminal(columns: int, *args: str, **variables: str) -> list[str]:
     os.close(ours)
     assert process.wait() == 0, shown
     assert b"Traceback (most recent call last)" not in shown or "-v" in args
-    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
+    text = shown.decode()
+    if args[0] == "devices":
+        assert ("\x1b[" in text) == ("NO_COLOR" not in variables)
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -252,6 +255,10 @@ def on_a_terminal(columns: int, *args: str, **variables: str) -> list[str]:
 def test_what_is_printed_fits_eighty_columns(site: Path, command: str) -> None:
     lines = on_a_terminal(80, *command.split(), PYTHONPATH=str(site))
     assert max(map(len, lines)) <= 80, [line for line in lines if len(line) > 80]
+
+
+def test_colours_can_be_left_out() -> None:
+    assert on_a_terminal(80, "devices", NO_COLOR="1")[1].startswith("cpu     PASS ")
 
 
 # hal env
