@@ -278,8 +278,10 @@ class Fake(Backend):
             steps = tuple(s * n for s, n in zip(x.strides, settings["step"], strict=True))
             first = sum(s * n for s, n in zip(x.strides, settings["start"], strict=True)) if spec.size else 0
             return x.viewed(spec.shape, steps, first)
-        if op.name == "reshape" and is_row_major(buffers[0]):
-            return buffers[0].viewed(spec.shape, row_major(spec.shape))
+        if op.name == "reshape":
+            x = buffers[0]
+            new = restrided(x.shape, x.strides, spec.shape)
+            return None if new is None else x.viewed(spec.shape, new)
         return None
 
     def launch(self, work: Any, reads: Iterable[FakeBuffer], writes: Iterable[FakeBuffer]) -> None:
@@ -381,10 +383,26 @@ def row_major(shape: Shape) -> Shape:
     return tuple(reversed(strides)) if shape else ()
 
 
-def is_row_major(buffer: FakeBuffer) -> bool:
-    """Whether the elements of a buffer lie one after the other."""
-    wanted = zip(buffer.shape, buffer.strides, row_major(buffer.shape), strict=True)
-    return 0 in buffer.shape or all(n == 1 or s == w for n, s, w in wanted)
+def restrided(shape: Shape, strides: Shape, wanted: Shape) -> Shape | None:
+    """The strides with which the same memory shows `wanted`, another shape; None where no strides can."""
+    if 0 in shape:
+        return row_major(wanted)
+    runs: list[tuple[int, int]] = []  # sizes and strides of axes that can be walked through as if they were one
+    for n, stride in zip(shape, strides, strict=True):
+        if n == 1:
+            continue
+        if runs and runs[-1][1] == n * stride:
+            n *= runs.pop()[0]
+        runs.append((n, stride))
+    found, left, step = [], 1, 1
+    for n in reversed(wanted):
+        if left == 1 and n != 1:
+            left, step = runs.pop()
+        if left % n:
+            return None
+        found.append(step)
+        left, step = left // n, step * n
+    return tuple(reversed(found))
 
 
 def widened(x: Array) -> Array:
