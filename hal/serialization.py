@@ -196,21 +196,30 @@ def write_safetensors(arrays: dict[str, Array], path: Path, metadata: dict[str, 
     Raises:
         DataError: it cannot be written.
     """
+    import shutil
+
     from safetensors.numpy import save_file
 
+    # A folder, for safetensors writes under a name of its own first: so all that a crash can leave is in one place.
     beside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    whole = beside / path.name
     try:
-        save_file(arrays, beside, metadata)
-        with open(beside, "rb+") as file:
+        beside.mkdir()
+        whole.touch()
+        mode = whole.stat().st_mode & 0o777  # what a new file gets here; safetensors' are for their owner alone
+        save_file(arrays, whole, metadata)
+        whole.chmod(mode)
+        with open(whole, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(whole, path)
         _sync_folder(path.parent)
-    except Exception as error:  # safetensors has errors of its own for a folder that is not there or a full disk
+    except Exception as error:  # safetensors has errors of its own for a full disk
         raise DataError(
-            f"{path} cannot be written: {error}; check that the folder exists, may be written to, and has room"
+            f"{path} cannot be written: {getattr(error, 'strerror', None) or error}; "
+            "check that the folder exists, may be written to, and has room"
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:

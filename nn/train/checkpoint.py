@@ -38,7 +38,7 @@ def prepare(folder: Path, resumed: bool) -> str:
         probe.touch()
         probe.unlink()
         for left in folder.glob(f".{FILE}.*.tmp"):  # of a run that was killed while it wrote
-            left.unlink()
+            shutil.rmtree(left, ignore_errors=True)
         if resumed or not (folder / FILE).exists():
             return ""
         # A copy and not a rename, so that whatever happens now there is a checkpoint.

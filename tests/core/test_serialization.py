@@ -285,3 +285,11 @@ def test_a_process_killed_while_it_saves_leaves_a_whole_file(tmp_path: Path) -> 
         assert bool((saved["x"] == saved["n"]).all())
         counts.append(saved["n"])
     assert max(counts) > 0  # else nothing was interrupted
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_a_file_is_as_readable_as_any_new_one_and_alone(tmp_path: Path) -> None:
+    hal.save(hal.ones(2), tmp_path / "saved")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "saved").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "saved"]
