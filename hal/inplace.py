@@ -13,7 +13,7 @@ from hal.op import Op
 from hal.recording import mode, no_grad
 from hal.spec import Spec
 from hal.tensor import CONSTANT, Tensor
-from hal.views import VIEWS
+from hal.views import VIEWS, reshaped
 
 
 def check_target(who: str, target: Tensor) -> None:
@@ -130,8 +130,7 @@ def _new_histories(target: Tensor, value: Tensor) -> list[tuple[Tensor, Tensor]]
     if target.parent is None:
         return [(target, value)]
     op, settings = target.made_by
-    carry_back = VIEWS[op.name]
-    assert carry_back is not None
+    carry_back = VIEWS[op.name] or reshaped  # a broadcast view that may be changed only has more axes
     parent = target.parent
     above = _new_histories(parent, carry_back(parent, value, settings))
     again = op(above[-1][1], **settings)
@@ -148,8 +147,7 @@ def _store(target: Tensor, value: Tensor) -> None:
     with no_grad():
         while target.parent is not None:
             op, settings = target.made_by
-            carry_back = VIEWS[op.name]
-            assert carry_back is not None
+            carry_back = VIEWS[op.name] or reshaped
             new = carry_back(target.parent, new, settings)
             target = target.parent
     storage.buffer = new.buffer

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Settings = dict[str, Any]
 
 
-def _reshaped(parent: Tensor, value: Tensor, settings: Settings) -> Tensor:
+def reshaped(parent: Tensor, value: Tensor, settings: Settings) -> Tensor:
+    """A new value of a view with all elements of its parent, in the parent's shape."""
     result: Tensor = ops.reshape(value, shape=parent.shape)
     return result
 
@@ -36,7 +37,7 @@ def _sliced(parent: Tensor, value: Tensor, settings: Settings) -> Tensor:
 
 # How a new value of the view changes the parent; None where several elements of the view are one of the parent.
 VIEWS: dict[str, Callable[[Tensor, Tensor, Settings], Tensor] | None] = {
-    "reshape": _reshaped,
+    "reshape": reshaped,
     "permute": _permuted,
     "slice": _sliced,
     "broadcast_to": None,

@@ -128,12 +128,14 @@ def _rounded(result: Any, dtype: np.dtype[Any], out: Array | None) -> Array:
 
 @kernels.register(ops.linear, out=True)
 def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | None = None) -> Array:
+    # The product must not overwrite a bias that is still to be added.
+    into = None if bias is not None and out is not None and np.may_share_memory(out, bias) else out
     if x.dtype.char in _IN_BLAS:
-        result = product(x, weight.T, out)
-        return result if bias is None else np.add(result, bias, result)
+        result = product(x, weight.T, into)
+        return result if bias is None else np.add(result, bias, result if out is None else out)
     if x.dtype.kind in "iu":
-        result = _integer_product(x, weight.T, out)
-        return result if bias is None else np.add(result, bias, result)
+        result = _integer_product(x, weight.T, into)
+        return result if bias is None else np.add(result, bias, result if out is None else out)
     wide = [t.astype(np.float32) for t in (x, weight, bias) if t is not None]
     return _rounded(linear(*wide), x.dtype, out)  # half precision
 

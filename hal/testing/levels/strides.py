@@ -43,14 +43,12 @@ def upload(array: Array, device: Device) -> Tensor:
 
 def _transposed(x: Array, device: Device) -> Tensor:
     axes = tuple(reversed(range(x.ndim)))
-    return ops.permute(upload(x.transpose(axes), device), axes=axes)  # type: ignore[no-any-return]
+    return ops.permute(upload(x.transpose(axes), device), axes=axes)
 
 
 def _backwards(x: Array, device: Device) -> Tensor:
     base = upload(x[(slice(None, None, -1),) * x.ndim], device)
-    return ops.slice(  # type: ignore[no-any-return]
-        base, start=tuple(n - 1 for n in x.shape), stop=(-1,) * x.ndim, step=(-1,) * x.ndim
-    )
+    return ops.slice(base, start=tuple(n - 1 for n in x.shape), stop=(-1,) * x.ndim, step=(-1,) * x.ndim)
 
 
 def _with_gaps(x: Array, device: Device) -> Tensor:
@@ -58,7 +56,7 @@ def _with_gaps(x: Array, device: Device) -> Tensor:
     wide = np.full(tuple(2 * n + 3 for n in x.shape), 77, np.int8).astype(x.dtype)
     wide[tuple(slice(1, 2 * n + 1, 2) for n in x.shape)] = x
     stop = tuple(2 * n + 1 for n in x.shape)
-    return ops.slice(upload(wide, device), start=(1,) * x.ndim, stop=stop, step=(2,) * x.ndim)  # type: ignore[no-any-return]
+    return ops.slice(upload(wide, device), start=(1,) * x.ndim, stop=stop, step=(2,) * x.ndim)
 
 
 def _inside(x: Array, device: Device) -> Tensor:
@@ -66,11 +64,11 @@ def _inside(x: Array, device: Device) -> Tensor:
     wide = np.full(tuple(n + 5 for n in x.shape), 77, np.int8).astype(x.dtype)
     wide[tuple(slice(2, n + 2) for n in x.shape)] = x
     stop = tuple(n + 2 for n in x.shape)
-    return ops.slice(upload(wide, device), start=(2,) * x.ndim, stop=stop, step=(1,) * x.ndim)  # type: ignore[no-any-return]
+    return ops.slice(upload(wide, device), start=(2,) * x.ndim, stop=stop, step=(1,) * x.ndim)
 
 
 def _stretched(x: Array, device: Device) -> Tensor:
-    return ops.broadcast_to(upload(x[:1], device), shape=x.shape)  # type: ignore[no-any-return]
+    return ops.broadcast_to(upload(x[:1], device), shape=x.shape)
 
 
 FORMS: dict[str, Callable[[Array, Device], Tensor]] = {
