@@ -306,6 +306,7 @@ def eye(
 ) -> Tensor:  # fmt: skip
     """Ones on diagonal `k` of an n x m matrix of zeros. Source: Array API, eye; torch.eye."""
     where, origin = placed(device)
-    spec = Spec(shape_of("eye", (n, n if m is None else m)), _or_default(dtype))
-    array = np.eye(*spec.shape, k, dtype=spec.dtype.numpy)
+    rows, columns = shape_of("eye", (n, n if m is None else m))
+    spec = Spec((rows, columns), _or_default(dtype))
+    array = np.eye(rows, columns, k, dtype=spec.dtype.numpy)
     return _leaf(Tensor(upload(array, spec, where), spec, where, origin), requires_grad)
