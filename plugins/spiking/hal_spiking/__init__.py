@@ -26,7 +26,7 @@ report = Report  # used like a function: with hal_spiking.report() as r:
 
 
 class Spiking(Backend):
-    """A simulated neuromorphic chip: weights and potentials in float32, spikes of one bit, time in steps."""
+    """A simulated neuromorphic chip: weights in float32, spikes of one bit, time in steps."""
 
     name = "spiking"
     priority = -1  # never chosen by itself: rates of spikes are not what one expects of float32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from hal import ops
-from hal.plugin import Array, Spec
+from hal.plugin import Array, DType, Spec
 
 from hal_spiking.reporting import note_readout
 from hal_spiking.signals import Affine, Constant, Signal, Spikes, combined
@@ -15,7 +15,8 @@ Ints = tuple[int, ...]
 
 def _rewired(x: Signal, function: Affine) -> Signal:
     if isinstance(x, Spikes):
-        return Spikes(np.stack([function(now) for now in x.train]), float(x.amplitude), x.layer, x.depth)
+        odd = None if x.odd is None else function(x.odd)
+        return Spikes(np.stack([function(now) for now in x.train]), float(x.amplitude), x.layer, x.depth, odd)
     return combined(function, x, layer=x.layer)
 
 
@@ -57,6 +58,16 @@ def pad(x: Signal, *, padding: tuple[tuple[int, int], ...], value: float) -> Sig
         return np.pad(now, padding) if padding else now
 
     return _rewired(x, padded)
+
+
+def _as_it_is(x: Spec, *, dtype: DType) -> bool:
+    return x.dtype is dtype
+
+
+@kernels.register(ops.cast, when=_as_it_is)
+def copy(x: Signal, *, dtype: DType) -> Signal:
+    """The same signal: no one ever changes one, so a copy needs no memory of its own."""
+    return x
 
 
 @kernels.register(ops.argmax)

@@ -14,75 +14,68 @@ from __future__ import annotations
 
 import numpy as np
 from hal import ops
-from hal.errors import DeviceError
 from hal.plugin import Array, Spec
 
 from hal_spiking.reporting import note_neurons
 from hal_spiking.settings import current_steps
-from hal_spiking.signals import Layer, Signal, Spikes
+from hal_spiking.signals import Layer, Signal, Spikes, odd_ones
 from hal_spiking.synapses import in_float32
 from hal_spiking.table import kernels
 
-NEURONS = ("relu", "relu6", "hardtanh", "rnn_cell")  # what is as exact as a rate; the last decomposes into relu
+NEURONS = ("relu", "relu6", "hardtanh")  # as exact as a rate is
 
 
-def fire(current: Signal, threshold: float, layer: Layer) -> Spikes:
-    """The spikes of a population that integrates `current`."""
+def fire(current: Signal, threshold: float, layer: Layer, odd: Array | None) -> Spikes:
+    """The spikes of a population that integrates `current`; `odd` is what it hands on instead (see `Spikes`)."""
     steps = current.steps or current_steps()
     shape = current.value.shape
-    potential = np.full(shape, threshold / 2, np.float32)
-    amount = np.float32(threshold)
+    potential = np.full(shape, threshold / 2)  # float64, so that nothing near the largest float32 overflows
     train = np.empty((steps, *shape), bool)
     for step in range(steps):
         potential += current.at(step)
-        fired = np.greater_equal(potential, amount, out=train[step, ...])
-        np.subtract(potential, amount, out=potential, where=fired)
-    spikes = Spikes(train, threshold, layer, current.depth + 1)
+        fired = np.greater_equal(potential, threshold, out=train[step, ...])
+        np.subtract(potential, threshold, out=potential, where=fired)
+    spikes = Spikes(train, threshold, layer, current.depth + 1, odd)
     note_neurons(spikes)
     return spikes
 
 
 def balanced(current: Array) -> float:
     """A threshold that the strongest mean current just reaches in every step."""
-    largest = float(current.max(initial=0.0))
+    finite = current[np.isfinite(current)]
+    largest = float(finite.max(initial=0.0))
     if largest > 0:
         return largest
-    return float(np.abs(current).max(initial=0.0)) or 1.0  # all silent; nothing small may set them off
+    return float(np.abs(finite).max(initial=0.0)) or 1.0  # all silent; nothing small may set them off
 
 
 @kernels.register(ops.relu, when=in_float32)
 def relu(x: Signal) -> Signal:
     """Neurons whose threshold suits the batch."""
-    return fire(x, balanced(_finite("relu", x)), _layer("relu", x))
+    return fire(x, balanced(x.value), _layer("relu", x), odd_ones(np.maximum(x.value, np.float32(0))))
+
+
+def _bounded(kind: str, x: Signal, threshold: float) -> Signal:
+    """Neurons that infinity drives as hard as they go."""
+    return fire(x, threshold, _layer(kind, x), odd_ones(np.clip(x.value, np.float32(0), np.float32(threshold))))
 
 
 @kernels.register(ops.relu6, when=in_float32)
 def relu6(x: Signal) -> Signal:
     """Neurons whose threshold suits the batch, and is 6 at most."""
-    return fire(x, min(6.0, balanced(_finite("relu6", x))), _layer("relu6", x))
+    return _bounded("relu6", x, 6.0 if np.isposinf(x.value).any() else min(6.0, balanced(x.value)))
 
 
 def _from_zero(x: Spec, *, low: float, high: float) -> bool:
-    return in_float32(x) and low == 0 and high > 0
+    return in_float32(x) and low == 0 and 0 < high < np.inf
 
 
 @kernels.register(ops.hardtanh, when=_from_zero)
 def hardtanh(x: Signal, *, low: float, high: float) -> Signal:
     """Neurons whose threshold is given, so that a sample gives the same in every batch."""
-    _finite("hardtanh", x)
-    return fire(x, high, _layer("hardtanh", x))
+    return _bounded("hardtanh", x, high)
 
 
 def _layer(kind: str, x: Signal) -> Layer:
     """The neurons of the layer whose synapses the current comes from."""
     return x.layer or Layer(kind)
-
-
-def _finite(who: str, x: Signal) -> Array:
-    mean = x.value
-    if not np.isfinite(mean).all():
-        raise DeviceError(
-            f"{who} on spiking needs finite numbers, which neurons can integrate, got {mean[~np.isfinite(mean)][0]}: "
-            "find where it comes from (on the CPU), or compute this op there, x.cpu()"
-        )
-    return mean

@@ -16,7 +16,7 @@ from hal.plugin import Array, Spec
 
 from hal_spiking.neurons import fire
 from hal_spiking.reporting import note, note_neurons, wanted
-from hal_spiking.signals import Constant, Layer, Recorded, Signal, Spikes, combined
+from hal_spiking.signals import Constant, Layer, Recorded, Signal, Spikes, combined, odd_ones
 from hal_spiking.synapses import in_float32
 from hal_spiking.table import kernels
 from hal_spiking.windows import Sizes, pad_spatial, windows
@@ -44,7 +44,7 @@ def _average(
         return pooled  # before the neurons, a mean of currents is part of the weights
     if wanted():
         note(layer, synaptic_ops=int(windows(pad_spatial(x.counts, padding), kernel, stride, ones).sum()))
-    return fire(pooled, float(x.amplitude), layer)
+    return fire(pooled, float(x.amplitude), layer, odd_ones(pooled.value))
 
 
 def _largest(x: Signal, *, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool) -> Signal:
@@ -60,7 +60,8 @@ def _largest(x: Signal, *, kernel: Sizes, stride: Sizes, padding: Sizes, dilatio
     if isinstance(x, Spikes):
         nothing = np.zeros(x.train.shape[1:], np.int32)
         train = _increments(nothing, x.train, lambda total: pooled(total, -1)).astype(bool)
-        gated = Spikes(train, float(x.amplitude), layer, x.depth + 1)
+        odd = None if x.odd is None else odd_ones(pooled(x.value, -np.inf))
+        gated = Spikes(train, float(x.amplitude), layer, x.depth + 1, odd)
         if wanted():
             reached = int(windows(pad_spatial(x.counts, padding), kernel, stride, dilation).sum())
             note_neurons(gated)

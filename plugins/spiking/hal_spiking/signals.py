@@ -81,14 +81,22 @@ class Constant(Signal):
 
 
 class Spikes(Signal):
-    """Spike trains, bool (steps, *shape). Each spike is a current of `amplitude`, the threshold of who sent it."""
+    """Spike trains, bool (steps, *shape). Each spike is a current of `amplitude`, the threshold of who sent it.
 
-    def __init__(self, train: Array, amplitude: float, layer: Layer | None, depth: int) -> None:
+    Attributes:
+        odd: float32 with NaN and infinities where a neuron should have integrated them, else 0; None where all were
+            finite. They are handed on beside the spikes, so that they are seen in the end, as on other devices.
+    """
+
+    def __init__(
+        self, train: Array, amplitude: float, layer: Layer | None, depth: int, odd: Array | None = None
+    ) -> None:
         self.train = train
         self.amplitude = np.float32(amplitude)
         self.steps = len(train)
         self.layer = layer
         self.depth = depth
+        self.odd = odd
 
     @cached_property
     def counts(self) -> Array:
@@ -97,10 +105,12 @@ class Spikes(Signal):
 
     @property
     def value(self) -> Array:
-        return np.asarray(self.counts * (float(self.amplitude) / len(self.train)), np.float32)
+        rates = np.asarray(self.counts * (float(self.amplitude) / len(self.train)), np.float32)
+        return rates if self.odd is None else rates + self.odd
 
     def at(self, step: int) -> Array:
-        return np.multiply(self.train[step], self.amplitude, dtype=np.float32)
+        current = np.multiply(self.train[step], self.amplitude, dtype=np.float32)
+        return current if self.odd is None else current + self.odd
 
     @property
     def events(self) -> Array:
@@ -151,6 +161,12 @@ class Recorded(Signal):
     @property
     def events(self) -> Array:
         return np.full(self.trace.shape[1:], self.steps, np.int64)
+
+
+def odd_ones(values: Array) -> Array | None:
+    """What is not finite, 0 elsewhere; None if all is."""
+    finite = np.isfinite(values)
+    return None if finite.all() else np.where(finite, np.float32(0), values)
 
 
 def combined(function: Affine, *sources: Signal, layer: Layer | None) -> Signal:
