@@ -171,11 +171,13 @@ class Node:
         else:
             entries = self.op.gradient(tuple(gs), outs, *inputs, **self.settings)
         found: list[Tensor | None] = []
-        for entry, edge in zip(entries, self.edges, strict=True):
-            if edge is None:
-                found.append(None)
-            else:
-                found.append(entry() if callable(entry) else entry)
+        for entry, edge, x in zip(entries, self.edges, self.inputs, strict=True):
+            g = None if edge is None else entry() if callable(entry) else entry
+            if g is not None and g.device is not x.device:  # the result has a dtype that its input's device lacks
+                from hal.transfer import to_device  # built on this file
+
+                g = to_device(g, x.device)
+            found.append(g)
         return found
 
     def release(self) -> None:
