@@ -70,6 +70,12 @@ def copy(x: Signal, *, dtype: DType) -> Signal:
     return x
 
 
+@kernels.register(ops.full)
+def full(value: Signal, *, shape: Ints) -> Signal:
+    """Data at rest, all of one value."""
+    return Constant(np.full(shape, value.value, value.value.dtype))
+
+
 @kernels.register(ops.argmax)
 def argmax(x: Signal, *, axis: int | None, keepdims: bool) -> Signal:
     """Which output is largest, read when the run is over: int64."""

@@ -17,8 +17,8 @@ from hal_spiking.signals import Current, Recorded, Spikes
 Shape = tuple[int, ...]
 NATIVE = (
     "linear", "conv1d", "conv2d", "conv3d", "batch_norm", "add", "relu", "relu6", "reshape", "permute", "broadcast_to",
-    "slice", "pad", "argmax", "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d",
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "slice", "pad", "full", "cast", "argmax", "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d",
+    "max_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
 )  # fmt: skip
 
 
