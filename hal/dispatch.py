@@ -15,7 +15,7 @@ from hal.abstract import StaleBackend
 from hal.decision import Decision, Settings, decision_for, decisions
 from hal.device import Device
 from hal.dtypes import with_scalar
-from hal.errors import DeviceError, HalError, SettingError
+from hal.errors import DeviceError, HalError, OutOfMemoryError, SettingError
 from hal.inplace import assign, check_target, fit, saved_contents
 from hal.interop import as_operand
 from hal.op import Op
@@ -29,7 +29,7 @@ from hal.views import link
 Watch = Callable[[Op, tuple[Tensor, ...], Settings, tuple[Tensor, ...]], None]
 watch: Watch | None = None  # called after every kernel with (op, inputs, settings, results), if there is one
 _NUMBERS = frozenset((int, float, bool, complex))
-AS_THEY_ARE = (HalError, MemoryError, IndexError)  # errors of kernels that need no explanation
+AS_THEY_ARE = (HalError, IndexError)  # errors of kernels that need no explanation
 
 
 def run(op: Op, args: tuple[Any, ...], settings: Settings) -> Any:
@@ -180,6 +180,11 @@ def run_into(targets: tuple[Tensor, ...], op: Op, args: tuple[Any, ...], setting
 
 def _kernel_failed(op: Op, device: Device, args: tuple[Tensor, ...], settings: Settings, error: Exception) -> Exception:
     took = ", ".join([repr(x.spec) for x in args] + [f"{k}={v!r}" for k, v in settings.items()])
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError(
+            f"{op.name} found not enough memory on {device}: {error}; it was given {took}; "
+            "free tensors, or use smaller batches"
+        )
     return DeviceError(f"the kernel for {op.name} failed on {device}: {error!r}; it was given {took}")
 
 

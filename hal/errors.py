@@ -23,7 +23,7 @@ class DeviceError(HalError, RuntimeError):
     """A device that does not exist, is not available, or cannot do what was asked of it."""
 
 
-class OutOfMemoryError(DeviceError):
+class OutOfMemoryError(DeviceError, MemoryError):
     """A device has not enough memory left for a buffer."""
 
 
