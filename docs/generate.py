@@ -81,9 +81,19 @@ def offered(package: str) -> str:
     return "\n".join([f"## {package}\n", *entries])
 
 
+def planted_faults() -> str:
+    """Every planted fault: what is wrong, and the cases of which one must fail."""
+    from hal.testing.faults import all_faults
+
+    faults = all_faults()
+    rows = [f"| `{f.name}` | {f.doc} | `{f.caught}` |" for f in faults.values()]
+    return "\n".join([f"{len(rows)} faults.", "", "| name | what is wrong | caught by |", "|---|---|---|", *rows])
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "ops": op_table,
     "commands": command_line,
+    "faults": planted_faults,
     "hal": lambda: offered("hal"),
     "nn": lambda: "\n\n".join(map(offered, ["nn", "nn.functional", "nn.init", "nn.optim", "nn.data"])),
 }

@@ -39,11 +39,12 @@ SHOW_EVERY = 0.1  # seconds between looks at the progress
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True,
               help="Seconds for a case, after which it counts as a crash.")  # fmt: skip
 @click.option("--self-test", "testing_itself", is_flag=True, help="Test the suite: it must find every planted fault.")
+@click.option("--fault", "faults", multiple=True, help="With --self-test: only this planted fault.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def conform(
     device: str | None, levels: tuple[str, ...], ops: tuple[str, ...], cases: tuple[str, ...], listing: bool,
     json_file: Path | None, html_file: Path | None, compare: tuple[Path, Path] | None, register: tuple[str, ...],
-    in_process: bool, timeout: float, testing_itself: bool, quiet: bool,
+    in_process: bool, timeout: float, testing_itself: bool, faults: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Run the conformance suite on DEVICE. Exit code 1 if anything is wrong or crashed.
 
@@ -54,7 +55,7 @@ def conform(
         _compare(*compare)
         return
     if testing_itself:
-        _self_test(json_file, quiet)
+        _self_test(faults, json_file, quiet)
         return
     if device is None:
         raise click.UsageError("conform needs a device, such as `hal conform cpu`; `hal devices` lists them")
@@ -193,12 +194,12 @@ def _compare(before: Path, after: Path) -> None:
         sys.exit(1)
 
 
-def _self_test(json_file: Path | None, quiet: bool) -> None:
+def _self_test(faults: tuple[str, ...], json_file: Path | None, quiet: bool) -> None:
     from hal.cli.self_test import end_progress, show_progress, show_self_test
     from hal.testing.self_test import self_test
 
     try:
-        result = self_test(progress=None if quiet else show_progress)
+        result = self_test(faults, None if quiet else show_progress)
     finally:
         end_progress()
     show_self_test(result)

@@ -141,7 +141,9 @@ def find(fault: Fault) -> Found:
     named = [
         r
         for r in report.failures
-        if fnmatch.fnmatchcase(r.id, fault.caught) and fault.says.lower() in r.outcome.detail.lower()
+        if fnmatch.fnmatchcase(r.id, fault.caught)
+        and r.status == fault.status
+        and fault.says.lower() in r.outcome.detail.lower()
     ]
     detail = " ".join(named[0].outcome.detail.split()) if named else ""
     return Found(

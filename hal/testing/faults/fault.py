@@ -11,6 +11,7 @@ import numpy as np
 from hal import dtypes
 from hal.op import Array, Op
 from hal.plugin import Backend, Spec
+from hal.testing.case import Status
 from hal.testing.fake import Fake
 
 SMALL = 1 << 16  # bytes of the device with little memory
@@ -38,6 +39,7 @@ class Fault:
         make: makes the broken device. For one that needs a process of its own, a class with a name.
         caught: the case, or a pattern of cases, of which one must fail.
         says: text that the failure's detail must contain, where the case alone does not name the fault.
+        status: how that case ends, `wrong` or `crash`.
         cases: what is run: these and `caught`. The basics are always among them.
         twin: the sound device that it is like, one of `TWINS`, which must pass the same cases.
         own_process: whether it must run in a worker, because it ends or hangs the process.
@@ -50,6 +52,7 @@ class Fault:
     make: Callable[[], Backend]
     caught: str
     says: str = ""
+    status: Status = "wrong"
     cases: tuple[str, ...] = ()
     twin: str = "plain"
     own_process: bool = False

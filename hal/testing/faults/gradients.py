@@ -61,7 +61,7 @@ FAULTS = (
           _plain("gradient-doubled"), "gradients/planted_cube/*",
           added=(replace(_cube, gradient=_doubled),), sound=(_cube,)),
     Fault("broadcast-not-summed", "The gradient of a broadcast input has the shape of the result.",
-          _plain("broadcast-not-summed"), "gradients/planted_sum/*",
+          _plain("broadcast-not-summed"), "gradients/planted_sum/*", says="the gradient is", status="crash",
           added=(replace(_sum, gradient=_unsummed),), sound=(_sum,)),
     Fault("gradients-exchanged", "Two inputs get each other's gradient.",
           _plain("gradients-exchanged"), "gradients/planted_sum/*",
@@ -70,6 +70,6 @@ FAULTS = (
           _plain("gradient-of-the-result-forgotten"), "gradients/planted_sine/*",
           added=(replace(_sine, gradient=_forgotten),), sound=(_sine,)),
     Fault("second-derivative-cut-off", "A gradient is taken of detached inputs: the second derivative is zero.",
-          _plain("second-derivative-cut-off"), "gradients/planted_sine/*",
+          _plain("second-derivative-cut-off"), "curvature/planted_sine/*",
           added=(replace(_sine, gradient=_cut_off),), sound=(_sine,)),
 )  # fmt: skip

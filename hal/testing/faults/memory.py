@@ -201,6 +201,22 @@ class WritesBeyond(Fake):
         given.base.reshape(-1)[end : end + buffer.dtype.itemsize] = 0
 
 
+class OneResult(Fake):
+    """Puts every square root of one shape into the same buffer."""
+
+    def __init__(self, name: str, **limits: Any) -> None:
+        super().__init__(name, **limits)
+        self._results: dict[Any, FakeBuffer] = {}
+
+    def run(self, op: Op, buffers: tuple[FakeBuffer, ...], settings: dict[str, Any], out: Any = None) -> Any:
+        result = super().run(op, buffers, settings, out)
+        if op.name != "sqrt":
+            return result
+        kept = self._results.setdefault((result.shape, result.dtype), result)
+        kept.contents[...] = result.contents
+        return kept
+
+
 class StridesDropped(Fake):
     """Copies a view to another device as it lies in memory, and forgets its strides."""
 
@@ -244,13 +260,17 @@ FAULTS = (
     Fault("write-through-lost", "A change of a transposed view does not reach what it is a view of.",
           lambda: WritesElsewhere("write-through-lost", **VIEWING), "views/view-changes/transposed", twin="views"),
     Fault("input-shared", "A cast to the same dtype gives its input, so that a change of one changes the other.",
-          lambda: SharesItsInput("input-shared", **VIEWING), "views/copies", twin="views"),
+          lambda: SharesItsInput("input-shared", **VIEWING), "views/copies", twin="views",
+          says="gave its input back", status="crash"),
     Fault("input-overwritten", "relu works in place, on an input that is still needed.",
           lambda: OverwritesItsInput("input-overwritten", dtypes=dtypes.ALL), "composites/relu/*",
           says="input 0 was changed"),
     Fault("writes-beyond", "A kernel that is given a buffer to write into writes one element too many.",
-          lambda: WritesBeyond("writes-beyond", dtypes=dtypes.ALL, **SEVERAL), "memory/*", twin="host",
-          says="overwritten"),
+          lambda: WritesBeyond("writes-beyond", dtypes=dtypes.ALL, **SEVERAL), "buffers/out/add/*", twin="host",
+          says="memory beside the buffer was overwritten"),
+    Fault("result-used-again", "A kernel gives the same buffer each time, with other contents.",
+          lambda: OneResult("result-used-again", dtypes=dtypes.ALL), "buffers/own-memory/sqrt/*",
+          says="overwritten by the next call"),
     Fault("strides-dropped-by-copy", "A view that is copied to another device loses its strides.",
           lambda: StridesDropped("strides-dropped-by-copy", **VIEWING, count=2), "copies/views/*", twin="pair"),
 )  # fmt: skip
