@@ -47,6 +47,8 @@ def run(op: Op, args: tuple[Any, ...], settings: Settings) -> Any:
             break
         device = x.device
     if device is None:
+        if "device" not in op.settings:
+            raise SettingError(f"{op.name} got 0 inputs; it takes {op.signature}")
         chosen: Device = settings.get("device") or registry.default_device()
         settings["device"] = device = chosen
     count = len(args)
