@@ -198,18 +198,19 @@ class Op:
         """
         unknown = settings.keys() - set(self.settings)
         if unknown:
-            raise SettingError(f"{self.name} has no setting {', '.join(sorted(unknown))}; it takes {self._signature}")
+            raise SettingError(f"{self.name} has no setting {', '.join(sorted(unknown))}; it takes {self.signature}")
         missing = [n for n in self.settings if n not in settings and n not in self.defaults]
         if missing:
-            raise SettingError(f"{self.name} needs {', '.join(missing)}=; it takes {self._signature}")
+            raise SettingError(f"{self.name} needs {', '.join(missing)}=; it takes {self.signature}")
         required = sum(not n.endswith("?") and not n.startswith("*") for n in self.input_names)
         variadic = any(n.startswith("*") for n in self.input_names)
         if inputs < required or (inputs > len(self.input_names) and not variadic):
-            raise SettingError(f"{self.name} got {inputs} inputs; it takes {self._signature}")
+            raise SettingError(f"{self.name} got {inputs} inputs; it takes {self.signature}")
         return {**self.defaults, **settings}
 
     @property
-    def _signature(self) -> str:
+    def signature(self) -> str:
+        """How the op is called, for people: `softmax(x, axis=-1)`."""
         settings = [f"{n}={self.defaults[n]!r}" if n in self.defaults else f"{n}=" for n in self.settings]
         return f"{self.name}({', '.join([*self.input_names, *settings])})"
 

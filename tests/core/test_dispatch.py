@@ -61,6 +61,7 @@ def test_signed_zeros_are_not_mixed_up() -> None:
         (lambda x: ops.reshape(x), SettingError, r"reshape needs shape=; it takes reshape\(x, shape=\)"),
         (lambda x: ops.exp(x, x), SettingError, r"exp got 2 inputs; it takes exp\(x\)"),
         (lambda x: ops.add(x, "one"), DTypeError, r"add takes tensors and Python numbers by position, got str"),
+        (lambda x: ops.exp(), SettingError, r"exp got 0 inputs; it takes exp\(x\)"),
         (lambda x: ops.add(1, 2), DTypeError, r"add needs at least one tensor"),
         (lambda x: ops.sum(x, axis={"a": 1}), SettingError, r"sum: setting axis= must be a plain value, got dict"),
     ],
