@@ -119,6 +119,12 @@ def why_declined(device: Device, call: Call) -> str:
     return ""
 
 
+def foreign_result(device: Device, call: Call) -> str:
+    """Why a call leaves the device with its result; empty if the device has the dtype of every result."""
+    missing = [s.dtype.name for s in call.results if s.dtype not in device.backend.dtypes]
+    return f"{device.type} declares no {missing[0]}" if missing else ""
+
+
 def fetch(x: Tensor) -> Array:
     """The contents of a tensor, exactly as its backend gives them."""
     return np.asarray(x.device.backend.download(x.buffer, x.spec))

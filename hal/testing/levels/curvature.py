@@ -14,7 +14,16 @@ from hal.op import Array, Op
 from hal.policy import fallback
 from hal.tensor import Tensor
 from hal.testing.accuracy import unit_roundoff
-from hal.testing.calls import Call, call_of, fetch, has_floats, roundtrip_of, samples_of, why_declined
+from hal.testing.calls import (
+    Call,
+    call_of,
+    fetch,
+    foreign_result,
+    has_floats,
+    roundtrip_of,
+    samples_of,
+    why_declined,
+)
 from hal.testing.case import Case, Level, Outcome, Status
 from hal.testing.checks import exact_device, some_float
 from hal.testing.levels.gradients import ALLOWED, SOURCE, differentiable
@@ -92,7 +101,7 @@ def _fitting(op: Op) -> int | None:
 def _run(device: Device, op: Op, dtype: DType, number: int) -> Outcome:
     call = call_of(op.name, number, dtype, device)
     declined = "" if device.backend.training else f"{device.type} declares that it does not train"
-    declined = declined or why_declined(device, call)
+    declined = declined or why_declined(device, call) or foreign_result(device, call)
     if declined:
         return Outcome("declined", detail=declined)
     twice = Twice(call)

@@ -15,7 +15,17 @@ from hal.op import Array, Op
 from hal.policy import fallback
 from hal.tensor import Tensor
 from hal.testing.accuracy import expected, ulp, unit_roundoff
-from hal.testing.calls import FLOATS, Call, call_of, fetch, has_floats, roundtrip_of, samples_of, why_declined
+from hal.testing.calls import (
+    FLOATS,
+    Call,
+    call_of,
+    fetch,
+    foreign_result,
+    has_floats,
+    roundtrip_of,
+    samples_of,
+    why_declined,
+)
 from hal.testing.case import Case, Level, Outcome
 from hal.testing.checks import exact_device
 from hal.testing.fake import widened
@@ -133,12 +143,15 @@ def _fitting(op: Op, dtype: DType) -> list[int]:
 def _run(device: Device, op: Op, dtype: DType) -> Outcome:
     if not device.backend.training:
         return Outcome("declined", detail=f"{device.type} declares that it does not train")
-    worst, moved, fell, at = 0.0, 0, set[str](), ""
+    worst, moved, fell, at, foreign = 0.0, 0, set[str](), "", ""
     for i in _fitting(op, dtype):
         call = call_of(op.name, i, dtype, device)
         declined = why_declined(device, call)
         if declined:
             return Outcome("declined", detail=declined)
+        if foreign_result(device, call):
+            foreign = foreign_result(device, call)
+            continue
         weights = _weights(call, dtype)
         want = slopes(exact_device(), call, weights, dtypes.float64)
         if want is None:
@@ -155,6 +168,8 @@ def _run(device: Device, op: Op, dtype: DType) -> Outcome:
             problem = problem or f"the gradient is off by {error:.3g} units of rounding of the largest"
             return Outcome("wrong", error, ALLOWED, "gradient", SOURCE, detail=f"{call}: {problem}", bytes=moved)
         worst, at = max((worst, at), (error, str(i)))
+    if not at and foreign:
+        return Outcome("declined", detail=foreign)
     reason = f"{', '.join(sorted(fell))} fell back" if fell else ""
     return Outcome("fallback" if fell else "native", worst, ALLOWED, "gradient", SOURCE, reason=reason, bytes=moved)
 
