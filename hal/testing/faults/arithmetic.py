@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hal import ops
 from hal.op import Array
 from hal.testing.fake import widened
 from hal.testing.faults.fault import miscomputes
@@ -118,6 +119,15 @@ def _forgets_the_first(y: Array, x: Array, *, axis: int) -> Array:
     return y - x
 
 
+def _without_carry(y: Array, state: Array, *, shape: tuple[int, ...]) -> Array:
+    bits = ops.TABLE["random_bits"].reference
+    before = 2 * (2**32 - int(state[2]))  # words until the counter's low word begins again at zero
+    if y.size <= before:
+        return y
+    again = np.array([state[0], state[1], 0, state[3]], np.uint32)
+    return np.concatenate([y.reshape(-1)[:before], bits(again, shape=(y.size - before,))]).reshape(shape)
+
+
 FAULTS = (
     miscomputes("add", "rounding-toward-zero", "Sums are cut off, where the nearest number is asked for.",
                 _rounds_toward_zero),
@@ -132,11 +142,11 @@ FAULTS = (
     miscomputes("neg", "signed-zero-lost", "The negative of zero is zero, without its sign.",
                 lambda y, x: y + np.zeros_like(y) if y.dtype.kind in "fV" else y),
     miscomputes("abs", "subnormals-flushed", "Numbers too small for a full mantissa become zero, and nothing says so.",
-                _flushes),
+                _flushes, level="accuracy"),
     miscomputes("add", "integers-saturate", "Sums of integers stop at the largest, where they should wrap around.",
-                _saturates),
+                _saturates, level="dtypes/wrap-around"),
     miscomputes("add", "integers-in-floats", "64-bit integers are added as floats, which lose their last bits.",
-                _in_float64),
+                _in_float64, level="dtypes/wrap-around"),
     miscomputes("floor_divide", "division-toward-zero", "-7 // 2 is -3, as in C, where -4 is asked for.",
                 _toward_zero),
     miscomputes("remainder", "remainder-of-the-other-sign", "The remainder has the sign of the dividend, as in C.",
@@ -164,9 +174,9 @@ FAULTS = (
     miscomputes("matmul", "half-accumulation", "Products of float32 matrices are summed in float16.",
                 _accumulates_in_float16),
     miscomputes("bitwise_right_shift", "signed-shift", "Bytes without a sign are shifted as if they had one.",
-                _signed_shift),
+                _signed_shift, level="dtypes/wrap-around"),
     miscomputes("sin", "short-range-reduction", "Large angles are reduced with a pi of 24 bits.",
-                _in_few_bits),
+                _in_few_bits, level="accuracy"),
     miscomputes("log1p", "cancelling-log1p", "log1p(x) is computed as log(1 + x), which loses small x.",
                 lambda y, x: np.log(np.asarray(1, x.dtype) + x)),
     miscomputes("pow", "power-by-logarithms", "A power is exp(b * log(a)): that of a negative number is NaN.",
@@ -176,7 +186,9 @@ FAULTS = (
     miscomputes("pad", "pad-value-ignored", "Padding is always zero.",
                 lambda y, x, *, padding, value: np.pad(x, padding)),
     miscomputes("random_bits", "wrong-random-bits", "The last bit of every random number is turned over.",
-                lambda y, state, **s: y ^ np.uint32(1)),
+                lambda y, state, **s: y ^ np.uint32(1), cases=("random/bits",)),
+    miscomputes("random_bits", "counter-without-carry", "The counter of random numbers has 32 bits, where it needs 64.",
+                _without_carry),
     miscomputes("iota", "off-by-one-sequence", "A sequence begins at 1.",
                 lambda y, **s: y + np.asarray(1, y.dtype)),
 )  # fmt: skip

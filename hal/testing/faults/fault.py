@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hal import dtypes
+from hal import dtypes, ops
 from hal.op import Array, Op
 from hal.plugin import Backend, Spec
 from hal.testing.case import Status
@@ -85,6 +85,7 @@ class Miscomputing(Fake):
             return tuple(np.asarray(w).astype(s.dtype.numpy) for w, s in zip(several, specs, strict=True))
 
 
-def miscomputes(op: str, name: str, doc: str, wrong: Callable[..., Any], *, level: str = "*", **more: Any) -> Fault:
-    """A fault in the kernel of one op, found by that op's own cases."""
+def miscomputes(op: str, name: str, doc: str, wrong: Callable[..., Any], *, level: str = "", **more: Any) -> Fault:
+    """A fault in the kernel of one op, found by that op's own cases in `level` (default: where all its samples are)."""
+    level = level or ("primitives" if ops.TABLE[op].is_primitive else "composites")
     return Fault(name, doc, lambda: Miscomputing(name, op, wrong), f"{level}/{op}/*", **more)

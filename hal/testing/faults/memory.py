@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hal import dtypes
-from hal.errors import OutOfMemoryError
+from hal.errors import DeviceError, OutOfMemoryError
 from hal.op import Array, Op
 from hal.plugin import Device, Spec
 from hal.testing.fake import Fake, FakeBuffer, FakeMemory, row_major
@@ -109,6 +109,45 @@ class Overcommits(Fake):
         except OutOfMemoryError:
             memory = FakeMemory(np.zeros(spec.nbytes, np.uint8))
             return FakeBuffer(device, memory, spec.dtype, spec.shape, row_major(spec.shape))
+
+
+class Swallows(Fake):
+    """Goes on when an op finds no memory for its result."""
+
+    def run(self, op: Op, buffers: tuple[FakeBuffer, ...], settings: dict[str, Any], out: Any = None) -> Any:
+        try:
+            return super().run(op, buffers, settings, out)
+        except OutOfMemoryError:
+            spec = op.infer(*(Spec(b.shape, b.dtype) for b in buffers), **settings)
+            assert isinstance(spec, Spec)
+            return buffers[0].viewed(spec.shape, (0,) * spec.ndim)
+
+
+class LostAfterAnError(Fake):
+    """Runs nothing any more after it was once out of memory."""
+
+    lost = False
+
+    def run(self, op: Op, buffers: tuple[FakeBuffer, ...], settings: dict[str, Any], out: Any = None) -> Any:
+        if self.lost:
+            raise DeviceError("the context is lost")
+        try:
+            return super().run(op, buffers, settings, out)
+        except OutOfMemoryError:
+            self.lost = True
+            raise
+
+
+class IndicesUnchecked(Fake):
+    """Writes into the memory of the input where an index does not exist."""
+
+    def run(self, op: Op, buffers: tuple[FakeBuffer, ...], settings: dict[str, Any], out: Any = None) -> Any:
+        if op.name != "index_add" or not buffers[0].shape or out is not None:
+            return super().run(op, buffers, settings, out)
+        size, indices = buffers[0].shape[settings["axis"]], buffers[1].contents
+        if ((indices >= size) | (indices < -size)).any():
+            buffers[0].contents[...] = 0
+        return super().run(op, buffers, settings, out)
 
 
 class OffByOneStride(Fake):
@@ -244,9 +283,17 @@ FAULTS = (
     Fault("memory-used-twice", "A buffer gets memory that another one still uses.",
           lambda: HandsOutTwice("memory-used-twice", dtypes=dtypes.ALL), "memory/many"),
     Fault("leak", "No buffer is ever freed.",
-          lambda: Leaks("leak", dtypes=dtypes.ALL, memory=SMALL), "limits/*", twin="small"),
+          lambda: Leaks("leak", dtypes=dtypes.ALL, memory=SMALL), "limits/given-back", twin="small"),
     Fault("out-of-memory-swallowed", "When memory is full, there is no error.",
-          lambda: Overcommits("out-of-memory-swallowed", dtypes=dtypes.ALL, memory=SMALL), "limits/*", twin="small"),
+          lambda: Overcommits("out-of-memory-swallowed", dtypes=dtypes.ALL, memory=SMALL), "limits/full", twin="small"),
+    Fault("lost-after-an-error", "After it was once out of memory, the device runs nothing any more.",
+          lambda: LostAfterAnError("lost-after-an-error", dtypes=dtypes.ALL, memory=SMALL), "limits/op", twin="small",
+          says="the context is lost", status="crash"),
+    Fault("indices-unchecked", "An index that does not exist is written to all the same, in somebody's memory.",
+          lambda: IndicesUnchecked("indices-unchecked", dtypes=dtypes.ALL), "errors/out-of-range/index_add",
+          says="an input is changed"),
+    Fault("error-swallowed", "An op that finds no memory for its result goes on without.",
+          lambda: Swallows("error-swallowed", dtypes=dtypes.ALL, memory=SMALL), "limits/op", twin="small"),
     Fault("off-by-one-stride", "A slice with a step takes one too short.",
           lambda: OffByOneStride("off-by-one-stride", **VIEWING), "primitives/slice/*", twin="views"),
     Fault("offset-forgotten", "The transpose of a slice begins where the whole does.",

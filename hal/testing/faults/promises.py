@@ -82,7 +82,7 @@ class ComesAndGoes(Fake):
 
 FAULTS = (
     Fault("float64-in-name-only", "float64 is declared, and computed in float32.",
-          lambda: SinglePrecision("float64-in-name-only", dtypes=dtypes.ALL), "*/div/float64/*"),
+          lambda: SinglePrecision("float64-in-name-only", dtypes=dtypes.ALL), "primitives/div/float64/*"),
     Fault("indices-of-32-bits", "argmax gives int32, where its record says int64.",
           lambda: ShortIndices("indices-of-32-bits", dtypes=dtypes.ALL), "composites/argmax/*", says="int32"),
     Fault("empty-and-flat", "A product with no elements has one axis.",

@@ -40,19 +40,6 @@ class ForgetsReaders(Fake):
         buffer.contents[...] = value.contents
 
 
-class SwallowsErrors(Fake):
-    """Goes on when a kernel has failed."""
-
-    def launch(self, work: Any, reads: Any, writes: Any) -> None:
-        def quiet() -> None:
-            try:
-                work()
-            except Exception:
-                return
-
-        super().launch(quiet, reads, writes)
-
-
 class SharedScratch(Fake):
     """Computes products in one place that all threads share."""
 
@@ -105,13 +92,11 @@ FAULTS = (
     Fault("stream-ignored", "A result is read before it is computed.",
           lambda: DoesNotWait("stream-ignored", **LATER), "basics/add", twin="later"),
     Fault("synchronize-does-nothing", "The device says that all is done when it is not.",
-          lambda: NothingToSynchronize("synchronize-does-nothing", **LATER), "memory/synchronize*", twin="later"),
+          lambda: NothingToSynchronize("synchronize-does-nothing", **LATER), "memory/synchronize-shared", twin="later"),
     Fault("written-before-read", "A change in place overtakes the kernels that still read the old contents.",
           lambda: ForgetsReaders("written-before-read", **LATER), "views/*", twin="later"),
-    Fault("errors-swallowed", "A kernel that fails says nothing, and its result is whatever was in memory.",
-          lambda: SwallowsErrors("errors-swallowed", **LATER), "errors/*", twin="later"),
     Fault("scratch-shared-by-threads", "Threads compute in the same piece of memory.",
-          lambda: SharedScratch("scratch-shared-by-threads", dtypes=dtypes.ALL), "threads/*"),
+          lambda: SharedScratch("scratch-shared-by-threads", dtypes=dtypes.ALL), "threads/own-data"),
     Fault("another-sum-each-time", "The last bit of a sum is another one each time.",
           lambda: Miscomputing("another-sum-each-time", "sum", _another_order),
           "repeats/sum/*", says="gave other bits than the first"),

@@ -13,7 +13,9 @@ from hal import ops
 from hal.device import Device
 from hal.dtypes import DType
 from hal.op import Array
+from hal.recording import no_grad
 from hal.spec import Spec
+from hal.tensor import CONSTANT, Tensor
 from hal.testing.calls import fetch
 from hal.testing.case import Case, Level
 from hal.testing.checks import Declined, case, numbers, same_bits, some_float
@@ -141,6 +143,21 @@ def _synchronize(device: Device) -> str:
     return same_bits("a result changed while nothing ran", fetch(y), after)
 
 
+def _synchronize_shared(device: Device) -> str:
+    """What was computed into a host array is there once the device says that all is done."""
+    backend, x = device.backend, numbers(device, 64, 64)
+    want = x * np.asarray(2.0**-20, x.dtype)
+    buffer = backend.wrap(x, device)
+    if buffer is None or not backend.views:
+        raise Declined(f"{device.type} computes into no array of the host's")
+    tensor = Tensor(buffer, Spec(x.shape, some_float(device)), device, CONSTANT)
+    with no_grad():
+        for _ in range(20):
+            tensor.mul_(0.5)
+    backend.synchronize(device)
+    return same_bits("after synchronize() a shared host array does not hold what was computed into it", x, want)
+
+
 def _order(device: Device) -> str:
     """Data goes up, through a long chain, and down, with nothing to wait for in between."""
     x = np.ones((256, 256)).astype(some_float(device).numpy)
@@ -192,6 +209,7 @@ def cases(device: Device) -> Iterator[Case]:
     yield case("memory/wrap", _wrap)
     yield case("memory/expose", _expose)
     yield case("memory/synchronize", _synchronize)
+    yield case("memory/synchronize-shared", _synchronize_shared)
     yield case("memory/order", _order)
     yield case("memory/leak", _leak)
 
