@@ -84,6 +84,10 @@ class Kernels:
         for name, added in other._by_op.items():
             self._by_op[name] = [*added, *self._by_op.get(name, ())]
 
+    def describe(self) -> str:
+        """What `hal devices -v` says of kernels that a plugin adds to another's backend: whether they run, why not."""
+        return ""
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_op)
 

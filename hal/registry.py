@@ -77,6 +77,7 @@ class Registry:
         self._doubled: dict[str, list[Source]] = {}
         self._plugins: list[tuple[Source, Any]] = []
         self._kernels: list[tuple[Source, Mapping[str, Kernels]]] = []
+        self.added_kernels: dict[str, list[tuple[Source, Kernels]]] = {}
 
     def load_entry_points(self) -> None:
         """Import every installed plugin that HAL_PLUGINS allows. What goes wrong becomes a problem, not an error."""
@@ -239,9 +240,11 @@ class Registry:
             self._add_kernels_to(name)
 
     def _add_kernels_to(self, name: str) -> None:
-        for _, tables in self._kernels:
+        for source, tables in self._kernels:
             if name in tables and isinstance(tables, dict):
-                self.backends[name].kernels.update(tables.pop(name))
+                added = tables.pop(name)
+                self.backends[name].kernels.update(added)
+                self.added_kernels.setdefault(name, []).append((source, added))
 
 
 def _is_allowed(name: str) -> bool:

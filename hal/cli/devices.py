@@ -88,6 +88,8 @@ def _row_of(device: Device, backend: Backend, source: str, default: bool, for_te
     try:
         row.kernels = len(backend.kernels)
         row.facts = {str(name): str(value) for name, value in backend.describe(device).items()}
+        for plugin, added in registry().added_kernels.get(backend.name, ()):
+            row.facts[f"kernels of {plugin}"] = added.describe() or f"for {', '.join(sorted(added))}"
     except Exception as error:  # a stranger's code
         row.status, row.detail, row.trace = "FAIL", row.detail or _one_line(error), row.trace or traceback.format_exc()
     return row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hal_onednn import convolution, pooling
+from hal_onednn import convolution, pooling, products
 from hal_onednn.table import kernels
 
-__all__ = ["convolution", "kernels", "pooling"]
+__all__ = ["convolution", "kernels", "pooling", "products"]

@@ -11,6 +11,7 @@ from ctypes import POINTER, byref, c_int, c_int64, c_size_t, c_uint, c_void_p
 from typing import Any
 
 from hal.errors import DeviceError
+from hal_onednn.threads import Threads
 
 FLOAT32, ANY_LAYOUT, CPU, IN_ORDER, SCRATCHPAD_FROM_US = 3, 1, 1, 1, 1
 FORWARD_TRAINING, FORWARD_INFERENCE, BACKWARD = 64, 96, 128
@@ -77,6 +78,7 @@ class Api:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        self.threads = Threads(library)
         library.dnnl_version.restype = POINTER(Version)
         library.dnnl_primitive_desc_query_md.restype = c_void_p
         library.dnnl_memory_desc_get_size.restype = c_size_t

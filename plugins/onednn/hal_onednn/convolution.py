@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from hal_onednn.layout import Shape
 from hal_onednn.primitive import Primitive, address, reorder
 from hal_onednn.scratch import scratch
 from hal_onednn.table import kernels, possible
+from hal_onednn.threads import kept
 
 KEPT = 512  # primitives of one kind
 
@@ -59,6 +60,11 @@ def _sizes(x: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Sha
     """The spatial sizes of a convolution's result."""
     axes = zip(x[2:], kernel, stride, padding, dilation, strict=True)
     return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+
+
+def _work(y: Shape, weight: Shape) -> float:
+    """Nanoseconds that a convolution with the result y takes on one thread, roughly."""
+    return prod(y) * prod(weight[1:]) / 50
 
 
 class _Convolution:
@@ -94,16 +100,17 @@ class _Convolution:
         return result
 
 
-@lru_cache(maxsize=KEPT)
+@kept(KEPT)
 def _forward(
     x: Shape, weight: Shape, *bias: Shape, stride: Shape, padding: Shape, dilation: Shape, groups: int
 ) -> _Convolution:
     y = (x[0], weight[0], *_sizes(x, weight[2:], stride, padding, dilation))
-    problem = _Problem(x, weight, y, stride, padding, dilation, groups)
-    return _Convolution(problem, y, bias[0] if bias else None, backward=False)
+    with api().threads.to_make(_work(y, weight)):
+        problem = _Problem(x, weight, y, stride, padding, dilation, groups)
+        return _Convolution(problem, y, bias[0] if bias else None, backward=False)
 
 
-@lru_cache(maxsize=KEPT)
+@kept(KEPT)
 def _transposed(
     y: Shape, weight: Shape, *bias: Shape, stride: Shape, padding: Shape, output_padding: Shape, dilation: Shape,
     groups: int,
@@ -111,7 +118,9 @@ def _transposed(
     axes = zip(y[2:], weight[2:], stride, padding, output_padding, dilation, strict=True)
     sizes = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + o for n, k, s, p, o, d in axes)
     x = (y[0], weight[1] * groups, *sizes)
-    return _Convolution(_Problem(x, weight, y, stride, padding, dilation, groups), x, None, backward=True)
+    with api().threads.to_make(_work(y, weight)):
+        problem = _Problem(x, weight, y, stride, padding, dilation, groups)
+        return _Convolution(problem, x, None, backward=True)
 
 
 class _WeightGradient:
@@ -129,11 +138,12 @@ class _WeightGradient:
         self.deliver = None if library.same(found, problem.stored) else reorder(found, problem.stored)
 
 
-@lru_cache(maxsize=KEPT)
+@kept(KEPT)
 def _by_weight(
     x: Shape, g: Shape, *, weight_shape: Shape, stride: Shape, padding: Shape, dilation: Shape, groups: int
 ) -> _WeightGradient:
-    return _WeightGradient(_Problem(x, weight_shape, g, stride, padding, dilation, groups))
+    with api().threads.to_make(_work(g, weight_shape)):
+        return _WeightGradient(_Problem(x, weight_shape, g, stride, padding, dilation, groups))
 
 
 def convolution(x: Array, weight: Array, *bias: Array, **settings: Any) -> Array:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hal.registry import changed
 from hal_onednn.api import RUNTIMES, Api
+from hal_onednn.threads import brief_spinning, limit_in_child
 
 VARIABLE = "HAL_ONEDNN"  # the library's path, or `0` for none
 PACKAGES = ("onednn-cpu-gomp", "onednn-cpu-iomp", "onednn-cpu-tbb")  # wheels with the library in them
@@ -31,12 +32,14 @@ class Status:
         path: of the library that was loaded.
         version: the library's own.
         runtime: whose threads it uses.
+        threads: how many.
         reason: why there is none; empty if there is one.
     """
 
     path: str = ""
     version: str = ""
     runtime: str = ""
+    threads: int = 0
     reason: str = ""
 
     @property
@@ -45,7 +48,7 @@ class Status:
         return not self.reason
 
     def __str__(self) -> str:
-        return self.reason or f"oneDNN {self.version} on {self.runtime}, from {self.path}"
+        return self.reason or f"oneDNN {self.version}, {self.threads} threads of {self.runtime}, from {self.path}"
 
 
 def candidates() -> Iterator[str]:
@@ -59,7 +62,7 @@ def candidates() -> Iterator[str]:
             files = importlib.metadata.files(package) or []
         except importlib.metadata.PackageNotFoundError:
             continue
-        yield from (str(f.locate()) for f in files if f.name == FILE)
+        yield from (os.path.normpath(f.locate()) for f in files if f.name == FILE)
     yield str(Path(sys.prefix, "lib", FILE))
     system = ctypes.util.find_library("dnnl")
     if system:
@@ -73,7 +76,8 @@ def _load(path: str) -> tuple[Api, Status]:
         OSError: it is not there, or cannot be loaded, or is no oneDNN that these kernels can use.
     """
     try:
-        api = Api(ctypes.CDLL(path))
+        with brief_spinning():
+            api = Api(ctypes.CDLL(path))
     except AttributeError as error:
         raise OSError(f"it is no oneDNN {MAJOR}: {error}") from error
     found = api.version()
@@ -83,7 +87,8 @@ def _load(path: str) -> tuple[Api, Status]:
     if found.cpu_runtime not in RUNTIMES:
         raise OSError(f"it was built for runtime {found.cpu_runtime:#x}, and one of {RUNTIMES} is needed")
     api.start()
-    return api, Status(path, version, RUNTIMES[found.cpu_runtime])
+    limit_in_child(api.threads)
+    return api, Status(path, version, RUNTIMES[found.cpu_runtime], api.threads.most)
 
 
 def _search() -> tuple[Api | None, Status]:

@@ -6,7 +6,7 @@ mind, and reorders are left for the two ends of a chain.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from math import prod
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from hal_onednn.api import Handle, OneDnnError
 from hal_onednn.finding import api
 from hal_onednn.primitive import Primitive, address, reorder
 from hal_onednn.scratch import scratch
+from hal_onednn.threads import kept
 
 Shape = tuple[int, ...]
 
@@ -47,7 +48,7 @@ def plain(shape: Shape) -> Handle:
     return api().layout(shape, dense_strides(shape))
 
 
-@lru_cache(maxsize=512)
+@kept(512)
 def _into_channels_last(shape: Shape, strides: Shape) -> Primitive | None:
     """A primitive that brings an array with these strides, in bytes, into channels-last order, if there is one."""
     steps = [s // 4 for s in strides]
@@ -56,7 +57,8 @@ def _into_channels_last(shape: Shape, strides: Shape) -> Primitive | None:
     dense = dense_strides(shape)
     steps = [d if n == 1 else s for n, s, d in zip(shape, steps, dense, strict=True)]
     try:
-        return reorder(api().layout(shape, steps), channels_last(shape))
+        with api().threads.to_make(prod(shape)):
+            return reorder(api().layout(shape, steps), channels_last(shape))
     except OneDnnError:
         return None
 

@@ -6,8 +6,8 @@ rule is that a NaN makes its window NaN, so what is not finite throughout is poo
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from hal_onednn.layout import Shape
 from hal_onednn.primitive import Primitive, address
 from hal_onednn.scratch import scratch
 from hal_onednn.table import kernels, possible
+from hal_onednn.threads import kept
 
 KEPT = 256  # primitives of one kind
 
@@ -45,6 +46,11 @@ def _result(x: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Sh
         out = (n + 2 * p - d * (k - 1) - 1 + (s - 1 if ceil_mode else 0)) // s + 1
         sizes.append(out - 1 if ceil_mode and (out - 1) * s >= n + p else out)
     return (*x[:2], *sizes)
+
+
+def _work(x: Shape) -> float:
+    """Nanoseconds that pooling x takes on one thread, roughly."""
+    return prod(x) / 2
 
 
 class _Pooling:
@@ -90,17 +96,19 @@ class _Pooling:
 # Maxima.
 
 
-@lru_cache(maxsize=KEPT)
+@kept(KEPT)
 def _max_pooling(
     x: Shape, *, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil_mode: bool
 ) -> _Pooling:
-    return _Pooling(MAX_POOL, x, kernel, stride, padding, dilation, ceil_mode)
+    with api().threads.to_make(_work(x)):
+        return _Pooling(MAX_POOL, x, kernel, stride, padding, dilation, ceil_mode)
 
 
-@lru_cache(maxsize=KEPT)
+@kept(KEPT)
 def _max_gradient(g: Shape, x: Shape, **settings: Any) -> tuple[_Pooling, Primitive]:
     plan = _max_pooling(x, **settings)
-    return plan, plan.backward()
+    with api().threads.to_make(_work(x)):
+        return plan, plan.backward()
 
 
 def _is_finite(x: Array) -> bool:
@@ -174,21 +182,21 @@ def _to_first(
 # Means.
 
 
-def _mean_kind(count_include_pad: bool) -> int:
-    return AVG_POOL_WITH_PADDING if count_include_pad else AVG_POOL_WITHOUT_PADDING
-
-
-@lru_cache(maxsize=KEPT)
+@kept(KEPT)
 def _avg_pooling(
     x: Shape, *, kernel: Shape, stride: Shape, padding: Shape, ceil_mode: bool, count_include_pad: bool
 ) -> _Pooling:
-    return _Pooling(_mean_kind(count_include_pad), x, kernel, stride, padding, (1,) * len(kernel), ceil_mode)
+    kind = AVG_POOL_WITH_PADDING if count_include_pad else AVG_POOL_WITHOUT_PADDING
+    with api().threads.to_make(_work(x)):
+        return _Pooling(kind, x, kernel, stride, padding, (1,) * len(kernel), ceil_mode)
 
 
-@lru_cache(maxsize=KEPT)
+@kept(KEPT)
 def _avg_gradient(g: Shape, *, sizes: Shape, **settings: Any) -> tuple[Shape, Primitive]:
     x = (*g[:2], *sizes)
-    return x, _avg_pooling(x, **settings).backward()
+    plan = _avg_pooling(x, **settings)
+    with api().threads.to_make(_work(x)):
+        return x, plan.backward()
 
 
 def avg_pool(x: Array, **settings: Any) -> Array:

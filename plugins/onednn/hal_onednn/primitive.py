@@ -48,6 +48,8 @@ class Primitive:
         self._layouts = {**layouts, SCRATCHPAD: spare} if self._scratch else dict(layouts)
         self._set, self._execute, self._wait = library.set_pointer, library.execute, library.wait
         self._check = library.check
+        self._threads = library.threads
+        self._made_for = library.threads.get()
         self._idle: list[_Call] = []
 
     def __call__(self, *pointers: int) -> None:
@@ -63,8 +65,12 @@ class Primitive:
             if last[i] != pointer:
                 self._set(call.raw[i], pointer)
                 last[i] = pointer
-        queue = call.stream._as_parameter_
+        queue, before = call.stream._as_parameter_, self._threads.get()
+        if before != self._made_for:
+            self._threads.set(self._made_for)
         status = self._execute(self._raw, queue, len(last), call.address) or self._wait(queue)
+        if before != self._made_for:
+            self._threads.set(before)
         self._idle.append(call)
         if status:
             self._check(f"running {self.implementation}", status)

@@ -7,9 +7,18 @@ from typing import Any
 
 from hal.plugin import Kernels, Spec
 from hal_onednn.api import OneDnnError
-from hal_onednn.finding import available
+from hal_onednn.finding import available, status
 
-kernels = Kernels()
+
+class _Table(Kernels):
+    """Kernels that say which library they use, or why they do not."""
+
+    def describe(self) -> str:
+        found = status()
+        return f"for {len(self)} ops in float32, by {found}" if found.available else str(found)
+
+
+kernels = _Table()
 
 
 def possible(make: Callable[..., Any]) -> Callable[..., bool]:
