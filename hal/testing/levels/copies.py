@@ -26,7 +26,7 @@ def _others(device: Device) -> Iterator[tuple[str, Find]]:
     """The devices that copies are tried with: the host's, those of the same backend, and one that computes exactly."""
     yield "reference", exact_device
     for other in devices():
-        if other is not device and (other.type in ("cpu", device.type)):
+        if other is not device and (other.type == device.type or other.backend.host_memory):
             yield str(other), _named(str(other))
 
 
