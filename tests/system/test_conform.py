@@ -34,6 +34,7 @@ def test_some_ops_of_the_cpu(tmp_path: Path) -> None:
     assert exp["bits"]
 
 
+@pytest.mark.slow
 def test_a_single_case_runs_again_by_its_id(tmp_path: Path) -> None:
     listed = run("hal", "conform", "cpu", "--list", folder=tmp_path).stdout.splitlines()
     assert len(listed) > 10_000

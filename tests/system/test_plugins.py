@@ -56,7 +56,9 @@ def test_installed_plugins_are_listed_and_work(site: Path) -> None:
     assert rows["template"]["source"] == "plugin template of hal-template 0.1.0"
 
 
-@pytest.mark.parametrize("name", ["template", "primitive", "fake"])
+@pytest.mark.parametrize(
+    "name", ["template", *(pytest.param(n, marks=pytest.mark.slow) for n in ("primitive", "fake"))]
+)
 def test_a_network_trains_on_the_digits(site: Path, name: str) -> None:
     done = hal(site, "train", "--json", "--epochs", "3", HAL_BACKEND=name)
     assert done.returncode == 0, done.stderr
@@ -68,6 +70,7 @@ def test_a_network_trains_on_the_digits(site: Path, name: str) -> None:
     assert fell_back == (name == "template"), done.stderr
 
 
+@pytest.mark.slow
 def test_a_fully_native_backend_never_falls_back(site: Path) -> None:
     done = hal(site, "train", "--json", "--epochs", "1", HAL_BACKEND="primitive", HAL_FALLBACK="error")
     assert done.returncode == 0, done.stderr
