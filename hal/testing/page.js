@@ -13,7 +13,7 @@ for (const table of document.querySelectorAll("table.sorts")) {
     const sign = order === "ascending" ? 1 : -1;
     const key = (row) => {
       const cell = row.cells[column];
-      return cell.dataset.v !== undefined ? parseFloat(cell.dataset.v) : cell.textContent;
+      return cell.dataset.v ? parseFloat(cell.dataset.v) : cell.textContent;
     };
     const rows = [...table.tBodies[0].rows].map((row) => [key(row), row]);
     rows.sort(([a], [b]) => {

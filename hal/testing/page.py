@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from html import escape
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 from hal import dtypes, ops
+from hal.op import Kind
 from hal.testing.accuracy import BINS
 from hal.testing.case import STATUSES
 from hal.testing.report import Entry, Report, Result, count
@@ -27,6 +28,8 @@ MEANING = {
 }
 # How a cell looks is decided by its worst case. That some calls are declined says less of it than how the others ran.
 WORST_FIRST = ("crash", "wrong", "fallback", "decomposed", "native", "declined")
+ADDED = "added"  # the kind of an op that is not in this table: a plugin brought it to the run
+KINDS = (*get_args(Kind), ADDED)
 TOLD = 8  # failures of one op that are told whole; the others are named
 HEIGHT, WIDTH = 120, 34  # of the bars of a histogram, in pixels
 
@@ -40,14 +43,15 @@ def page(report: Report) -> str:
     title = f"{report.device} {'conforms' if report.passed else 'does not conform'}"
     worst = {(e.op, e.dtype): e for e in report.certificate()}
     sections = [
-        _heading(report), _failures(report), _left_out(report), _levels(report), _matrix(report, worst),
+        _heading(report), _failures(report), _left_out(report), _matrix(report, worst), _levels(report),
         _histograms(worst.values()), _fallbacks(report), _certificate(report, worst.values()), _facts(report),
     ]  # fmt: skip
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{_text(title)}: hal conformance</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n{''.join(sections)}</main>\n"
+        f"<title>{_text(title)}: hal conformance</title>\n<style>\n{css}</style>\n"
+        f"</head>\n<body>\n<main>\n{''.join(sections)}</main>\n"
         f'<div id="tip" role="status" hidden></div>\n<script>\n{script}</script>\n</body>\n</html>\n'
     )
 
@@ -130,12 +134,12 @@ def _heading(report: Report) -> str:
     names, seen = {r.op for r in report.results if r.op}, {r.dtype for r in report.results if r.dtype}
     facts = [
         f"{len(report.results):,} cases, {len(names)} ops, {len(seen)} dtypes",
-        f"{report.facts['kernels']} ops with kernels" if "kernels" in report.facts else "",
+        f"kernels for {report.facts['kernels']}" if "kernels" in report.facts else "",
         f"hal {report.versions['hal']}" if "hal" in report.versions else "",
         report.versions.get("backend", ""), f"{report.seconds:.0f} s",
-        f"<time>{_text(report.started)}</time>" if report.started else "",
+        report.started.replace("T", " ").replace("+00:00", " UTC"),
     ]  # fmt: skip
-    said = " · ".join(f if f.startswith("<time>") else _text(f) for f in facts if f)
+    said = " · ".join(_text(f) for f in facts if f)
     narrowed = f'<p class="chosen">A part of the suite ({_text(chosen)})</p>\n' if chosen else ""
     return (
         f'<header>\n<p class="kicker">hal conformance</p>\n<h1>{_text(report.device)} '
@@ -219,10 +223,13 @@ def _worst(group: list[Result]) -> Result:
 
 def _square(report: Report, group: list[Result], name: str, entry: Entry | None, what: str = "td") -> str:
     """A coloured cell of the matrix, with all that is behind it as its title."""
-    counts = {s: n for s, n in count(group).items() if n}
-    worst = _worst(group)
-    lines = [f"{name}: {', '.join(f'{n} {s}' for s, n in counts.items())}"]
-    nearest = max(group, key=lambda r: _used(r.outcome.error, r.outcome.allowed))
+    # Cases about memory and the like are native whichever way the op ran: only those with an error say how.
+    ways = [r for r in group if r.outcome.unit or r.status not in ("native", "decomposed")] or group
+    counts = {s: n for s, n in count(ways).items() if n}
+    worst = _worst(ways)
+    more = f", {len(group) - len(ways)} more about other things" if len(ways) < len(group) else ""
+    lines = [f"{name}: {', '.join(f'{n} {s}' for s, n in counts.items())}{more}"]
+    nearest = max(ways, key=lambda r: _used(r.outcome.error, r.outcome.allowed))
     o = worst.outcome if worst.outcome.failed else nearest.outcome
     used = _used(o.error, o.allowed)
     if o.unit:
@@ -263,7 +270,7 @@ def _matrix(report: Report, worst: Mapping[tuple[str, str], Entry]) -> str:
     columns = [d for d in own if d in found] + sorted(found.difference(own, [""]))
     other = "" in found  # cases about an op in no dtype alone
     rows = []
-    for op in sorted(names, key=lambda name: (_kind(name), name)):
+    for op in sorted(names, key=lambda name: (KINDS.index(_kind(name)), name)):
         row, slopes_of = cells.get(op, {}), gradients.get(op, {})
         squares = "".join(
             _square(report, row[d], f"{op} {d or 'in no dtype alone'}", worst.get((op, d))) if d in row else "<td></td>"
@@ -273,12 +280,12 @@ def _matrix(report: Report, worst: Mapping[tuple[str, str], Entry]) -> str:
             _square(report, slopes_of[d], f"gradient of {op} {d}".rstrip(), None, "span")
             for d in sorted(slopes_of, key=lambda d: own.index(d) if d in own else len(own))
         )
-        order = max((STATUSES.index(_worst(g).status) for g in slopes_of.values()), default=-1)
+        order = max((STATUSES.index(_worst(g).status) for g in slopes_of.values()), default="")
         rows.append(
             f'<tr data-kind="{_kind(op)}" data-op="{_text(op)}"><th scope="row">{_text(op)}</th>'
             f'<td class="kind">{_kind(op)}</td>{squares}<td class="slopes" data-v="{order}">{small}</td></tr>'
         )
-    kinds = "".join(f"<option>{k}</option>" for k in sorted({_kind(op) for op in names}))
+    kinds = "".join(f"<option>{k}</option>" for k in KINDS if k in {_kind(op) for op in names})
     seen = [s for s in STATUSES if any(r.status == s for r in report.results if r.op)]
     legend = "".join(
         f'<label class="key {s}" title="{MEANING[s]}"><input type="checkbox" value="{s}">'
@@ -301,7 +308,7 @@ def _matrix(report: Report, worst: Mapping[tuple[str, str], Entry]) -> str:
 
 
 def _kind(op: str) -> str:
-    return ops.TABLE[op].kind if op in ops.TABLE else "added"
+    return ops.TABLE[op].kind if op in ops.TABLE else ADDED
 
 
 def _histograms(entries: Iterable[Entry]) -> str:
