@@ -21,6 +21,7 @@ COLOURS = {
     "crash": "magenta", "not run": "bright_black",
 }  # fmt: skip
 SHOWN = 20  # failures, and ops that fall back, that are listed
+NEAREST = 5  # entries of the certificate
 SHOW_EVERY = 0.1  # seconds between looks at the progress
 
 
@@ -170,8 +171,8 @@ def _list_fallbacks(report: Report) -> None:
 
 def _list_worst(report: Report) -> None:
     """The entries of the certificate that use most of what they are allowed."""
-    entries = sorted(report.certificate(), key=lambda e: -(e.error / e.allowed if e.allowed else 0))[:5]
-    if not entries or not entries[0].allowed:
+    entries = [e for e in sorted(report.certificate(), key=lambda e: -e.share) if e.share][:NEAREST]
+    if not entries:
         return
     rows = [[e.op, e.dtype, f"{e.error:.3g}", f"{e.allowed:.3g}", e.unit, e.source] for e in entries]
     print_table(["nearest to its limit", "", "error", "allowed", "unit", "table"], rows, align="<<>><<")

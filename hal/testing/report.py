@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from hal.testing.accuracy import ROUNDING
 from hal.testing.case import STATUSES, Outcome, Status
 
 FORMAT = 1  # of the JSON
@@ -69,6 +70,13 @@ class Entry:
     case: str
     cases: int
     histogram: tuple[int, ...]
+
+    @property
+    def share(self) -> float:
+        """How much of what is allowed was used; nothing where a result was the nearest number there is."""
+        if self.error <= ROUNDING:
+            return 0.0
+        return self.error / self.allowed if self.allowed else self.error
 
 
 @dataclass
