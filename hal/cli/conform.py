@@ -148,16 +148,17 @@ def _summarise(report: Report) -> None:
 
 
 def _list_failures(report: Report) -> None:
-    failures = report.failures
-    for result in failures[:SHOWN]:
-        click.echo(click.style(f"{result.status}: {result.id}", fg=COLOURS[result.status]))
+    groups = report.failure_groups()
+    for result, *others in groups[:SHOWN]:
+        more = f", and {len(others):,} more of this op and dtype" if others else ""
+        click.echo(click.style(f"{result.status}: {result.id}", fg=COLOURS[result.status]) + more)
         print_paragraph("  " + result.outcome.detail.strip().splitlines()[0] if result.outcome.detail else "", "  ")
         click.echo(f"  again: {report.rerun(result)}")
-    if len(failures) > SHOWN:
-        click.echo(f"and {len(failures) - SHOWN:,} more failures; --json or --html has them all")
+    if len(groups) > SHOWN:
+        click.echo(f"and {sum(map(len, groups[SHOWN:])):,} more failures; --json or --html has them all")
     for left_out in report.not_run:
         click.echo(f"not run: {left_out.count:,} cases of {left_out.level}: {left_out.reason}")
-    if failures or report.not_run:
+    if groups or report.not_run:
         click.echo()
 
 

@@ -247,6 +247,4 @@ def _where(got: Array, want: Array, wrong: Array) -> str:
     at = _first(wrong)
     if at is None:
         return ""
-    return (
-        f"{int(wrong.sum())} of {wrong.size} elements differ; at {at} got {got[at]!r}, the reference says {want[at]!r}"
-    )
+    return f"{int(wrong.sum())} of {wrong.size} elements differ; at {at} got {got[at]}, the reference says {want[at]}"

@@ -60,9 +60,7 @@ def same_bits(what: str, got: Array, want: Array) -> str:
     ).any(axis=1)
     first = int(np.argmax(differ))
     at = tuple(int(i) for i in np.unravel_index(first, want.shape))
-    return (
-        f"{what}: {int(differ.sum())} of {differ.size} elements differ; at {at} got {got[at]!r}, expected {want[at]!r}"
-    )
+    return f"{what}: {int(differ.sum())} of {differ.size} elements differ; at {at} got {got[at]}, expected {want[at]}"
 
 
 @cache

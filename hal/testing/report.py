@@ -117,6 +117,13 @@ class Report:
         """The cases that ended wrong or in a crash."""
         return [r for r in self.results if r.outcome.failed]
 
+    def failure_groups(self) -> list[list[Result]]:
+        """The failures, those of one level, op and dtype that ended the same way together."""
+        groups: dict[tuple[str, ...], list[Result]] = {}
+        for r in self.failures:
+            groups.setdefault((r.level, r.op, r.dtype, r.status) if r.op else (r.id,), []).append(r)
+        return list(groups.values())
+
     @property
     def passed(self) -> bool:
         """Whether there was something to run, and nothing failed."""
