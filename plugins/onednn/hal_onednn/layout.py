@@ -63,6 +63,11 @@ def _into_channels_last(shape: Shape, strides: Shape) -> Primitive | None:
         return None
 
 
+def is_plain(x: Array) -> bool:
+    """Whether it lies in row-major order, and not as well with its channels side by side."""
+    return x.flags.c_contiguous and not x.transpose(TO_LAST[x.ndim]).flags.c_contiguous
+
+
 def given(x: Array, name: str) -> Array:
     """`x` as a contiguous array (N, ..., C): its own memory if it lies so, else a copy in scratch memory."""
     last = x.transpose(TO_LAST[x.ndim])

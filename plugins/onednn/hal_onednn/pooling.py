@@ -2,6 +2,8 @@
 
 oneDNN's maxima pass over NaN, and take windows of nothing but minus infinity for the smallest finite number. hal's
 rule is that a NaN makes its window NaN, so what is not finite throughout is pooled by NumPy, window by window.
+
+What lies in row-major order is pooled so, since bringing it into another would take longer than the pooling.
 """
 
 from __future__ import annotations
@@ -57,15 +59,17 @@ class _Pooling:
     """Pooling x, forward, and on demand backward."""
 
     def __init__(
-        self, kind: int, x: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil_mode: bool
-    ) -> None:
+        self, kind: int, x: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil_mode: bool,
+        plain: bool,
+    ) -> None:  # fmt: skip
         library = api()
         self.result = _result(x, kernel, stride, padding, dilation, ceil_mode)
         sizes = zip(x[2:], self.result[2:], kernel, stride, padding, dilation, strict=True)
         after = [(o - 1) * s + (k - 1) * d + 1 - p - n for n, o, k, s, p, d in sizes]
         if kind == AVG_POOL_WITH_PADDING and any(a > p for a, p in zip(after, padding, strict=True)):
             raise OneDnnError("oneDNN counts what hangs over the padding, and hal does not")
-        self.x, self.y = layout.channels_last(x), layout.channels_last(self.result)
+        stored = layout.plain if plain else layout.channels_last
+        self.x, self.y = stored(x), stored(self.result)
         self.kind = kind
         self.geometry = [dims(stride), dims(kernel), dims([d - 1 for d in dilation]), dims(padding), dims(after)]
         self.description = library.create(
@@ -98,10 +102,10 @@ class _Pooling:
 
 @kept(KEPT)
 def _max_pooling(
-    x: Shape, *, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil_mode: bool
+    x: Shape, *, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil_mode: bool, plain: bool = False
 ) -> _Pooling:
     with api().threads.to_make(_work(x)):
-        return _Pooling(MAX_POOL, x, kernel, stride, padding, dilation, ceil_mode)
+        return _Pooling(MAX_POOL, x, kernel, stride, padding, dilation, ceil_mode, plain)
 
 
 @kept(KEPT)
@@ -109,6 +113,10 @@ def _max_gradient(g: Shape, x: Shape, **settings: Any) -> tuple[_Pooling, Primit
     plan = _max_pooling(x, **settings)
     with api().threads.to_make(_work(x)):
         return plan, plan.backward()
+
+
+def _new(shape: Shape, plain: bool) -> Array:
+    return np.empty(shape, np.float32) if plain else layout.empty(shape)
 
 
 def _is_finite(x: Array) -> bool:
@@ -119,24 +127,27 @@ def _is_finite(x: Array) -> bool:
 
 def max_pool(x: Array, **settings: Any) -> Array:
     """The maximum of each window."""
-    plan = _max_pooling(x.shape, **settings)
-    seen = layout.given(x, "input")
+    plain = layout.is_plain(x)
+    plan = _max_pooling(x.shape, plain=plain, **settings)
+    seen = x if plain else layout.given(x, "input")
     if not _is_finite(seen):
         return _windows(x, plan.result, **settings).max(axis=0)
-    result = layout.empty(plan.result)
+    result = _new(plan.result, plain)
     plan.forward(address(seen), address(result), address(scratch("places", plan.places_size)))
     return result
 
 
 def max_pool_gradient(g: Array, x: Array, **settings: Any) -> Array:
     """The gradient of max_pool: to the first maximum, in row-major order, of each window."""
-    plan, backward = _max_gradient(g.shape, x.shape, **settings)
-    seen = layout.given(x, "input")
+    plain = layout.is_plain(x)
+    plan, backward = _max_gradient(g.shape, x.shape, plain=plain, **settings)
+    seen = x if plain else layout.given(x, "input")
     if not _is_finite(seen):
         return _to_first(g, x, plan.result, **settings)
     places, top = scratch("places", plan.places_size), scratch("maxima", g.nbytes)
     plan.forward(address(seen), address(top), address(places))
-    gradient, result = layout.given(g, "gradient"), layout.empty(x.shape)
+    gradient = np.ascontiguousarray(g) if plain else layout.given(g, "gradient")
+    result = _new(x.shape, plain)
     backward(address(gradient), address(result), address(places))
     return result
 
@@ -184,11 +195,12 @@ def _to_first(
 
 @kept(KEPT)
 def _avg_pooling(
-    x: Shape, *, kernel: Shape, stride: Shape, padding: Shape, ceil_mode: bool, count_include_pad: bool
-) -> _Pooling:
+    x: Shape, *, kernel: Shape, stride: Shape, padding: Shape, ceil_mode: bool, count_include_pad: bool,
+    plain: bool = False,
+) -> _Pooling:  # fmt: skip
     kind = AVG_POOL_WITH_PADDING if count_include_pad else AVG_POOL_WITHOUT_PADDING
     with api().threads.to_make(_work(x)):
-        return _Pooling(kind, x, kernel, stride, padding, (1,) * len(kernel), ceil_mode)
+        return _Pooling(kind, x, kernel, stride, padding, (1,) * len(kernel), ceil_mode, plain)
 
 
 @kept(KEPT)
@@ -201,16 +213,20 @@ def _avg_gradient(g: Shape, *, sizes: Shape, **settings: Any) -> tuple[Shape, Pr
 
 def avg_pool(x: Array, **settings: Any) -> Array:
     """The mean of each window."""
-    plan = _avg_pooling(x.shape, **settings)
-    seen, result = layout.given(x, "input"), layout.empty(plan.result)
+    plain = layout.is_plain(x)
+    plan = _avg_pooling(x.shape, plain=plain, **settings)
+    seen = x if plain else layout.given(x, "input")
+    result = _new(plan.result, plain)
     plan.forward(address(seen), address(result))
     return result
 
 
 def avg_pool_gradient(g: Array, **settings: Any) -> Array:
     """The gradient of avg_pool: each window's share to all its elements."""
-    shape, backward = _avg_gradient(g.shape, **settings)
-    gradient, result = layout.given(g, "gradient"), layout.empty(shape)
+    plain = layout.is_plain(g)
+    shape, backward = _avg_gradient(g.shape, plain=plain, **settings)
+    gradient = g if plain else layout.given(g, "gradient")
+    result = _new(shape, plain)
     backward(address(gradient), address(result))
     return result
 
