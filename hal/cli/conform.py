@@ -122,8 +122,8 @@ def _write(path: Path, text: str) -> None:
 def _list(device: str, register: tuple[str, ...], levels: tuple[str, ...]) -> None:
     from hal.testing import suite
 
-    for level, found in suite.listed(device, register).items():
-        for case in found if not levels or level in levels else ():
+    for found in suite.listed(device, register, levels).values():
+        for case in found:
             click.echo(case.id)
 
 

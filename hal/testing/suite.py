@@ -58,11 +58,53 @@ def run(
             run.close()
 
 
-def listed(device: str | Device, register: Iterable[str] = ()) -> dict[str, list[Listed]]:
-    """The cases of each level for a device, without running any."""
-    runner = Runner()
-    opened = runner.open(device, register)
-    return {name: runner.list(name) for name, *_ in opened.levels}
+def listed(
+    device: str | Device, register: Iterable[str] = (), levels: Iterable[str] | None = None
+) -> dict[str, list[Listed]]:
+    """The cases of each level for a device, without running any.
+
+    Raises:
+        DeviceError: no such device.
+        ConfigError: no such level.
+        PluginError: what should be registered cannot be.
+    """
+    runner = Worker(PATIENCE)
+    try:
+        opened = runner.open(str(device), register)
+        wanted = list(levels) if levels else [name for name, _, _, default in opened.levels if default]
+        _check_levels(wanted, opened)
+        return {name: runner.list(name) for name, *_ in opened.levels if name in wanted}
+    except WorkerDied as death:
+        raise ConfigError(f"device {device} cannot say which cases it has: {death}") from None
+    finally:
+        runner.close()
+
+
+def _check_levels(wanted: Iterable[str], opened: Opened) -> None:
+    known = [name for name, *_ in opened.levels]
+    for name in wanted:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise ConfigError(f"there is no level {name!r}; there are {', '.join(known)}{near}")
+
+
+class _Patterns:
+    """Ids of cases, some of them with `*`."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self.all = list(patterns)
+        self.exact = {p for p in self.all if not any(c in p for c in "*?[")}
+        self.wild = [p for p in self.all if p not in self.exact]
+        self.levels = {p.partition("/")[0] for p in self.exact}
+        self.wild_levels = [p.partition("/")[0] for p in self.wild]
+
+    def fit(self, case: str) -> bool:
+        """Whether a case is asked for."""
+        return not self.all or case in self.exact or any(fnmatch.fnmatchcase(case, p) for p in self.wild)
+
+    def fit_level(self, level: str) -> bool:
+        """Whether a case of a level may be asked for."""
+        return not self.all or level in self.levels or any(fnmatch.fnmatchcase(level, p) for p in self.wild_levels)
 
 
 class _Run:
@@ -88,7 +130,6 @@ class _Run:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
         self.failed: set[str] = set()
-        self.deaths = 0
 
     def close(self) -> None:
         """End the worker."""
@@ -122,9 +163,9 @@ class _Run:
         """Run what was chosen."""
         start = time.monotonic()
         report = self.report
-        wanted_ops, patterns = list(ops or ()), list(cases or ())
+        wanted_ops, patterns = list(ops or ()), _Patterns(cases or ())
         report.chosen = {
-            k: v for k, v in (("levels", list(levels or ())), ("ops", wanted_ops), ("cases", patterns)) if v
+            k: v for k, v in (("levels", list(levels or ())), ("ops", wanted_ops), ("cases", patterns.all)) if v
         }
         stopped = ""
         for name, doc, basic in self._chosen_levels(levels, patterns):
@@ -144,19 +185,15 @@ class _Run:
         report.seconds = time.monotonic() - start
         return report
 
-    def _chosen_levels(self, levels: Iterable[str] | None, patterns: list[str]) -> Iterator[tuple[str, str, bool]]:
-        known = [name for name, *_ in self.opened.levels]
+    def _chosen_levels(self, levels: Iterable[str] | None, patterns: _Patterns) -> Iterator[tuple[str, str, bool]]:
         wanted = list(levels) if levels is not None else None
-        for name in wanted or ():
-            if name not in known:
-                near = did_you_mean(name, known)
-                raise ConfigError(f"there is no level {name!r}; there are {', '.join(known)}{near}")
+        _check_levels(wanted or (), self.opened)
         for name, doc, basic, default in self.opened.levels:
-            asked = default or bool(patterns) if wanted is None else name in wanted
-            if asked and (not patterns or any(fnmatch.fnmatchcase(name, p.partition("/")[0]) for p in patterns)):
+            asked = default or bool(patterns.all) if wanted is None else name in wanted
+            if asked and patterns.fit_level(name):
                 yield name, doc, basic
 
-    def _chosen_cases(self, level: str, ops: list[str], patterns: list[str]) -> list[Listed]:
+    def _chosen_cases(self, level: str, ops: list[str], patterns: _Patterns) -> list[Listed]:
         try:
             found = self._listed(level)
         except Exception as error:  # the device's death, or an error of the level
@@ -166,11 +203,7 @@ class _Run:
             if self.in_process:
                 self._open()
             return []
-        return [
-            case
-            for case in found
-            if (not ops or case.op in ops) and (not patterns or any(fnmatch.fnmatchcase(case.id, p) for p in patterns))
-        ]
+        return [case for case in found if (not ops or case.op in ops) and patterns.fit(case.id)]
 
     def _run_level(self, level: str, chosen: list[Listed], basic: bool) -> Iterator[Result]:
         left = {case.id: case for case in chosen if not self._lacks(level, case)}

@@ -11,10 +11,9 @@ from hal.testing.suite import run
 @pytest.fixture(scope="session")
 def hal_report(request: pytest.FixtureRequest) -> dict[str, Result]:
     """The whole run, made at the first case: the suite knows best how to share and revive its worker."""
-    config = request.config
-    report: Report = run(
-        config.getoption("--hal-device"), config.getoption("--hal-level"), config.getoption("--hal-op")
-    )
+    option = request.config.getoption
+    chosen = [item.callspec.params["hal_case"] for item in request.session.items if hasattr(item, "callspec")]
+    report: Report = run(option("--hal-device"), option("--hal-level"), cases=chosen, register=option("--hal-register"))
     return {result.id: result for result in report.results}
 
 
