@@ -227,7 +227,7 @@ class Fake(Backend):
             view = self.view(op, buffers, settings, specs[0])
             if view is not None:
                 return view
-        results = out if isinstance(out, tuple) else (out,)
+        results: tuple[Any, ...] = out if isinstance(out, tuple) else (out,)
         if out is None:
             results = tuple(self.allocate(s, device) for s in specs)
 

@@ -192,5 +192,5 @@ def _added(added: Iterable[Op]) -> Iterator[None]:
     finally:
         for name in names:
             ops.TABLE.pop(name)
-            vars(ops).pop(name)
+            delattr(ops, name)
         registry.changed()

@@ -157,7 +157,7 @@ def _write_out(device: Device, call: Call) -> str:
 def _write_into_input(device: Device, call: Call) -> str:
     """As an optimizer or `x.add_(y)` does it: the result replaces an input."""
     for k, spec in enumerate(call.given):
-        if call.results[0] is not spec or len(call.results) > 1:
+        if len(call.results) != 1 or call.results[0] is not spec:
             continue
         tensors: list[Tensor] = [upload(x, device) for x in call.inputs]
         with no_grad():
