@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     from hal.testing.suite import listed
 
-    option = metafunc.config.getoption
+    option: Any = metafunc.config.getoption
     levels, ops = option("--hal-level"), option("--hal-op")
     found = [
         case.id

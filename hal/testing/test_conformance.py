@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hal.testing.report import Report, Result
@@ -11,8 +13,9 @@ from hal.testing.suite import run
 @pytest.fixture(scope="session")
 def hal_report(request: pytest.FixtureRequest) -> dict[str, Result]:
     """The whole run, made at the first case: the suite knows best how to share and revive its worker."""
-    option = request.config.getoption
-    chosen = [item.callspec.params["hal_case"] for item in request.session.items if hasattr(item, "callspec")]
+    option: Any = request.config.getoption
+    items: list[Any] = request.session.items
+    chosen = [item.callspec.params["hal_case"] for item in items if hasattr(item, "callspec")]
     report: Report = run(option("--hal-device"), option("--hal-level"), cases=chosen, register=option("--hal-register"))
     return {result.id: result for result in report.results}
 
