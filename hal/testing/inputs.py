@@ -63,8 +63,10 @@ def stratified(dtype: DType) -> Array:
     exponent = np.repeat(np.arange(exponents, dtype=word), PER_EXPONENT).reshape(exponents, PER_EXPONENT)
     significand = rng.integers(0, 1 << mantissa, exponent.shape, dtype=word)
     significand[:, 0], significand[:, 1], significand[:, 2] = 0, (1 << mantissa) - 1, 1
-    bits = (exponent << word(mantissa)) | significand
-    both = np.concatenate([bits.reshape(-1), bits.reshape(-1) | word(1 << (8 * dtype.itemsize - 1))])
+    powers = word(1) << np.arange(mantissa, dtype=word)  # subnormal numbers have exponents too
+    subnormal = np.concatenate([powers, powers | rng.integers(0, powers, dtype=word)])
+    bits = np.concatenate([((exponent << word(mantissa)) | significand).reshape(-1), subnormal])
+    both = np.concatenate([bits, bits | word(1 << (8 * dtype.itemsize - 1))])
     return np.concatenate([both.view(dtype.numpy), special_values(dtype), _ordinary(dtype)])
 
 

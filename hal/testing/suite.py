@@ -146,10 +146,10 @@ class _Run:
         self.runner = worker
         try:
             return worker.open(str(self.device), self.register)
-        except WorkerDied as death:
-            raise ConfigError(f"device {self.device} cannot be opened: {death}") from None
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, WorkerDied):
+                raise ConfigError(f"device {self.device} cannot be opened: {error}") from None
             raise
 
     def _listed(self, level: str) -> list[Listed]:
