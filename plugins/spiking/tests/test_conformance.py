@@ -24,8 +24,8 @@ def test_neurons_are_judged_by_the_accuracy_that_the_device_states(report: Repor
     assert max(outcome.error for outcome in judged) > 1000, "nothing as coarse as a rate was measured"
 
 
-def test_nothing_is_excused(report: Report) -> None:
-    assert not [r.id for r in report.results if r.known]
+def test_only_the_rounding_of_whole_layers_is_excused(report: Report) -> None:
+    assert sorted(r.id for r in report.results if r.known) == ["nn/layer/ReLU", "nn/layer/TransformerEncoderLayer"]
 
 
 def test_what_has_no_kernel_falls_back_in_the_open(report: Report) -> None:
