@@ -7,9 +7,11 @@ again when the storage it belongs to has changed, and a change of the view is ca
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from hal import ops
+from hal.spec import Shape
 
 if TYPE_CHECKING:
     from hal.op import Op
@@ -53,10 +55,53 @@ def is_stretched(x: Tensor) -> bool:
     return False
 
 
+def strides(x: Tensor) -> Shape:
+    """Elements from one to the next along each axis of a view, in memory that holds its first parent row by row."""
+    if x.parent is None:
+        return tuple(prod(x.shape[i + 1 :]) for i in range(x.ndim))
+    steps, (op, settings) = strides(x.parent), x.made_by
+    if op.name == "permute":
+        return tuple(steps[a] for a in settings["axes"])
+    if op.name == "slice":
+        return tuple(s * step for s, step in zip(steps, settings["step"], strict=True))
+    if op.name == "broadcast_to":
+        shape = x.parent.shape
+        kept = (s if n == m else 0 for s, n, m in zip(steps, shape, x.shape[x.ndim - len(shape) :], strict=True))
+        return (*(0,) * (x.ndim - len(shape)), *kept)
+    found = strides_as(x.parent.shape, steps, x.shape)
+    assert found is not None, "a reshape that would have to copy was linked as a view"
+    return found
+
+
+def strides_as(shape: Shape, steps: Shape, wanted: Shape) -> Shape | None:
+    """The strides of the same elements in another shape, or None if they would have to be copied for it."""
+    blocks: list[tuple[int, int]] = []  # axes that lie in memory as one: how many elements, and how far apart
+    for n, step in zip(shape, steps, strict=True):
+        if blocks and blocks[-1][1] == n * step:
+            blocks[-1] = (blocks[-1][0] * n, step)
+        elif n != 1:
+            blocks.append((n, step))
+    found: list[int] = []
+    left, step = 1, 1
+    for n in reversed(wanted):
+        if left == 1 and n != 1 and blocks:
+            left, step = blocks.pop()
+        if n and left % n:
+            return None
+        found.append(step)
+        left, step = left // n if n else 0, step * n
+    return tuple(reversed(found))
+
+
 def link(out: Tensor, parent: Tensor, op: Op, settings: Settings) -> None:
-    """Make `out`, the result of the movement op on `parent`, a view of it (unless the device had to copy)."""
+    """Make `out`, the result of the movement op on `parent`, a view of it (unless the device had to copy).
+
+    A device without views copies always; there a reshape is a view where one with views would not have to copy.
+    """
     backend = parent.device.backend
     if out.device is not parent.device or (backend.views and not backend.shares(out._buffer, parent._buffer)):
+        return
+    if not backend.views and op.name == "reshape" and strides_as(parent.shape, strides(parent), out.shape) is None:
         return
     out.storage = parent.storage
     out._generation = parent.storage.generation

@@ -10,6 +10,7 @@ import pytest
 
 import hal
 from hal.errors import ShapeError
+from hal.views import strides_as
 
 
 @pytest.fixture(autouse=True, params=["cpu", "fake"])
@@ -147,3 +148,38 @@ def test_a_copy_shares_nothing() -> None:
     for y in (x.clone(), hal.tensor(x), x + 0.0, x.to(hal.float64) if x.device.type == "cpu" else x.clone()):
         y.add_(1.0)
     assert x.tolist() == [0.0, 0.0]
+
+
+# Which reshapes are views is the same on every device: those for which the elements need not be copied.
+
+
+def test_a_reshape_that_has_to_copy_is_no_view() -> None:
+    x = hal.tensor(np.arange(6.0).reshape(2, 3), dtype=hal.float32)
+    for copy in (x.T.reshape(6), x[:, :2].reshape(4), hal.broadcast_to(x[0], (2, 3)).reshape(6)):
+        copy += 100
+    assert x.tolist() == [[0, 1, 2], [3, 4, 5]]
+    for view in (x.reshape(6), x[None].reshape(3, 2), x.T[None].reshape(3, 2), x[::-1].reshape(2, 3, 1)):
+        view += 100
+    assert x.tolist() == [[400, 401, 402], [403, 404, 405]]
+
+
+def test_what_a_reshape_has_to_copy_is_what_numpy_copies() -> None:
+    rng = np.random.default_rng(0)
+    seen = {False: 0, True: 0}
+    for _ in range(3000):
+        x = np.empty(rng.integers(1, 5, rng.integers(1, 4)), np.int8)
+        x = x.transpose(rng.permutation(x.ndim))[tuple(slice(None, None, s) for s in rng.choice([1, 2, -1], x.ndim))]
+        if rng.random() < 0.3:
+            x = np.broadcast_to(x, (2, *(3 if n == 1 else n for n in x.shape)))
+        sizes, rest = [], x.size
+        while rest > 1 and rng.random() < 0.8:
+            sizes.append(int(rng.choice([n for n in range(1, rest + 1) if rest % n == 0])))
+            rest //= sizes[-1]
+        shape = tuple(int(n) for n in rng.permutation([*sizes, rest]))
+        found, reshaped = strides_as(x.shape, x.strides, shape), x.reshape(shape)
+        view = np.shares_memory(x, reshaped)
+        assert (found is not None) == view, f"{x.shape} {x.strides} to {shape}"
+        if found is not None:
+            assert all(a == b for a, b, n in zip(found, reshaped.strides, shape, strict=True) if n > 1)
+        seen[view] += 1
+    assert min(seen.values()) > 300
