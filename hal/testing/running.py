@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import hal
-from hal import report
+from hal import ops, report
 from hal.device import Device
 from hal.errors import PluginError
 from hal.testing.case import Case, Level, Outcome
@@ -106,7 +106,7 @@ def run_case(case: Case, device: Device) -> Outcome:
             outcome = case.run(device)
     except Exception as error:  # a stranger's code
         return Outcome("crash", detail=_story(error))
-    fell = [e for e in counted.fallbacks.values() if e.source == str(device)]
+    fell = [e for e in counted.fallbacks.values() if e.source == str(device) and not ops.TABLE[e.what].host_only]
     if outcome.status != "native" or not fell:
         return outcome
     reason = f"{', '.join(sorted({e.what for e in fell}))} fell back"
