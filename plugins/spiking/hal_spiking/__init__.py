@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, ClassVar, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from hal.plugin import Array, Backend, Device, DType, Kernel, Kernels, Op, Spec, Tolerance, dtypes, hookimpl
