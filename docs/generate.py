@@ -90,10 +90,23 @@ def planted_faults() -> str:
     return "\n".join([f"{len(rows)} faults.", "", "| name | what is wrong | caught by |", "|---|---|---|", *rows])
 
 
+def conformance_levels() -> str:
+    """Every level of the conformance suite, in the order in which they run, with how many cases the CPU has of it."""
+    from hal.testing.levels import all_levels
+    from hal.testing.suite import listed
+
+    cases = listed("cpu")
+    rows = [f"| `{v.name}` | {v.doc} | {len(cases.get(v.name, [])):,} |" for v in all_levels()]
+    total = sum(map(len, cases.values()))
+    head = ["| level | about | cases of the CPU |", "|---|---|---|"]
+    return "\n".join([f"{len(rows)} levels, {total:,} cases on the CPU.", "", *head, *rows])
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "ops": op_table,
     "commands": command_line,
     "faults": planted_faults,
+    "levels": conformance_levels,
     "hal": lambda: offered("hal"),
     "nn": lambda: "\n\n".join(map(offered, ["nn", "nn.functional", "nn.init", "nn.optim", "nn.data"])),
 }

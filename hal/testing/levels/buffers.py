@@ -63,7 +63,7 @@ def _own_memory(op: Op, dtype: DType) -> Case:
         ran = 0
         for i in _fitting(op, dtype):
             call = call_of(op.name, i, dtype, device)
-            if why_declined(device, call):
+            if why_declined(device, call) or not all(s.dtype in device.backend.dtypes for s in call.results):
                 continue
             with fallback("allow"):
                 problem = _next_call(device, call) or _change(device, call)
