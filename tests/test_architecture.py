@@ -93,7 +93,7 @@ def test_every_backend_is_under_contract_and_in_the_wheel() -> None:
     for contract, key in [("hal", "forbidden_modules"), ("nn", "forbidden_modules"), ("backends", "source_modules")]:
         assert set(BACKENDS) <= set(contracts[contract][key]), f"contract {contract!r}: {key}"
     packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    assert sorted(packages) == sorted(["hal", "nn", *(f"backends/{name}" for name in BACKENDS)])
+    assert sorted(packages) == sorted(["hal", "nn", "hal_pytest", *(f"backends/{name}" for name in BACKENDS)])
     assert set(BACKENDS) <= set(PROJECT["project"]["entry-points"]["hal"].values())
 
 
