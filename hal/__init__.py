@@ -7,6 +7,7 @@ What stands here is all that `import hal` offers, by the file it comes from; eve
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from hal import errors, ops
@@ -111,4 +112,8 @@ def __getattr__(name: str) -> Any:
     try:
         return ops.TABLE[name]
     except KeyError:
-        raise AttributeError(f"module 'hal' has no attribute {name!r}") from None
+        raise AttributeError(f"module 'hal' has no attribute {name!r}", name=name, obj=sys.modules[__name__]) from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *ops.TABLE})  # also what Python's "Did you mean" chooses from

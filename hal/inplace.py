@@ -104,7 +104,8 @@ def fit(who: str, target: Tensor, result: Tensor) -> Tensor:
         padded = (1,) * (target.ndim - result.ndim) + result.shape
         if result.ndim > target.ndim or any(n not in (1, m) for n, m in zip(padded, target.shape, strict=True)):
             raise ShapeError(
-                f"{who} gives shape {result.shape}, which cannot be put into a tensor of shape {target.shape} in place"
+                f"{who} gives shape {result.shape}, which cannot be put into a tensor of shape {target.shape} in "
+                "place; use the operation that makes a new tensor"
             )
         result = ops.broadcast_to(result, shape=target.shape)
     if result.device is not target.device:

@@ -1,6 +1,7 @@
 """Layers, losses, optimizers and data, with torch's names, defaults and state dictionaries; on any device of hal."""
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from hal import source
@@ -21,7 +22,7 @@ def __getattr__(name: str) -> Any:
     offered = {known: getattr(everything, known) for known in everything.__all__}
     globals().update(offered, __all__=everything.__all__)
     if name not in globals():
-        raise AttributeError(f"module 'nn' has no attribute {name!r}")
+        raise AttributeError(f"module 'nn' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     return globals()[name]
 
 

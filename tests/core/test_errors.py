@@ -122,7 +122,7 @@ SHAPES: list[Row] = [
      "item() needs a tensor with one element, got shape (2, 3): index it, or use .tolist()"),
     (lambda: bool(X), ShapeError, "bool() needs a tensor with one element, got shape (2, 3): use .any() or .all()"),
     (lambda: X.add_(ones(5, 2, 3)), ShapeError,
-     "add gives shape (5, 2, 3), which cannot be put into a tensor of shape (2, 3) in place"),
+     "add gives shape (5, 2, 3), which cannot be put into a tensor of shape (2, 3) in place; …"),
     (lambda: X.copy_(ones(5)), ShapeError, "broadcast_to needs a shape that (5,) broadcasts to, got (2, 3)"),
     (lambda: put(X, 0, V), ShapeError,
      "x[...] = value needs a value that broadcasts to (3,), the shape of x[...], got (4,)"),
