@@ -53,3 +53,7 @@ class DataError(HalError, ValueError):
 
 class StateError(HalError, RuntimeError):
     """A state dictionary does not fit the module or optimizer it is loaded into."""
+
+
+class GraphError(HalError, RuntimeError):
+    """A function cannot be traced into a graph, or a graph is not one."""

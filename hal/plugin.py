@@ -21,6 +21,8 @@ from hal.spec import Spec
 if TYPE_CHECKING:
     import click
 
+    from hal.graph.graph import Group, Rewrite
+    from hal.graph.plan import Plan
     from hal.testing.case import Level
 
 __all__ = [
@@ -179,6 +181,30 @@ class Backend:
         """What is called for every call of `op` on these specs: asked once, then kept. Default: the kernel itself."""
         return kernel.run
 
+    def fuse(self, group: Group, device: Device) -> Callable[..., tuple[Buffer, ...]] | None:
+        """One function for a group of nodes of a compiled graph, or None (the default): then they run one by one.
+
+        It is called with the buffers of `group.graph.inputs`, in their order, and perhaps with `out=`: a tuple of
+        buffers for the results, in which an entry may be None, and may be the buffer of an input of the same spec. It
+        gives a tuple of buffers, one for each of `group.graph.outputs`. Constants of the graph are known beforehand.
+        """
+        return None
+
+    def capture(self, plan: Plan) -> Callable[..., tuple[Buffer, ...]] | None:
+        """A faster way to run a whole plan whose steps all run on this backend (a recorded command list, say).
+
+        It is called with the buffers of the graph's inputs and gives those of `graph.results`, as `plan.run` does.
+        None (the default): the steps are called one by one.
+        """
+        return None
+
+    def reserve(self, nbytes: int, device: Device) -> Callable[[int, Spec], Buffer] | None:
+        """Memory for the intermediate results of a plan, or None (the default): then every kernel brings its own.
+
+        The answer gives, for an offset (a multiple of 64) and a spec, a buffer that lies there, row by row.
+        """
+        return None
+
     def synchronize(self, device: Device) -> None:
         """Wait until all work given to `device` is done."""
         return None
@@ -217,6 +243,13 @@ class Hooks:
     @hookspec
     def hal_kernels(self) -> Mapping[str, Kernels]:  # type: ignore[empty-body]
         """Kernels to add to existing backends, by backend name. They are asked before the backend's own."""
+
+    @hookspec
+    def hal_rewrites(self) -> Iterable[Rewrite]:  # type: ignore[empty-body]
+        """Rewrites of compiled graphs to add: functions from a graph to a graph, run after hal's own simplifications.
+
+        Each has the attribute `changes_rounding` if it may change the last bits of results; it can be switched off.
+        """
 
     @hookspec
     def hal_conformance(self) -> Iterable[Level]:  # type: ignore[empty-body]

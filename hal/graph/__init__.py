@@ -1,0 +1,1 @@
+"""Graphs: traced from functions, rewritten, planned, and replayed."""

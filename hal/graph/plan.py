@@ -1,0 +1,70 @@
+"""The plan: a placed graph as a flat list of steps with every copy explicit and every buffer assigned. What runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hal.device import Device
+from hal.graph.graph import Graph, Node, Value
+
+How = Literal["native", "decomposed", "fallback", "fused", "copy"]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call of the replay.
+
+    Attributes:
+        node: what it does; its device, inputs, outputs and the user's line.
+        how: by a kernel of the device, in simpler ops, on another device, as one fused group, or as a copy.
+        reason: why it does not run natively.
+        call: the function that the replay calls with the buffers of the inputs.
+        settings: what it is called with by keyword.
+        out: whether it takes `out=`.
+    """
+
+    node: Node
+    how: How
+    reason: str
+    call: Callable[..., Any]
+    settings: Mapping[str, Any]
+    out: bool
+
+    @property
+    def device(self) -> Device:
+        """Where it runs."""
+        return self.node.device
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Where the intermediate results of one device lie.
+
+    Attributes:
+        offsets: of each value that lies in the arena, in bytes; values may lie at one place if one is dead in time.
+        bytes: the size of the arena.
+        bound: the least that any assignment needs: the most bytes of such values that are alive at once.
+    """
+
+    offsets: Mapping[Value, int]
+    bytes: int
+    bound: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A graph with everything decided, and the function that runs it.
+
+    Attributes:
+        graph: placed, rewritten and grouped.
+        steps: in the order in which they run.
+        memory: the arena of each device that has one.
+        run: called with the buffers of `graph.inputs`, gives those of `graph.results`; changes no input.
+    """
+
+    graph: Graph
+    steps: tuple[Step, ...]
+    memory: Mapping[Device, Memory]
+    run: Callable[..., tuple[Any, ...]]
