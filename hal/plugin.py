@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 
 from hal import dtypes
+from hal.blas import on_one_blas_thread, one_blas_thread
+from hal.blas import threads as blas_threads
 from hal.device import Device
 from hal.dtypes import DType
-from hal.errors import DeviceError
+from hal.config import cache_dir
+from hal.errors import DeviceError, OutOfMemoryError
 from hal.op import Array, Op, Tolerance
 from hal.spec import Spec
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "API_VERSION", "Array", "Backend", "Buffer", "DType", "Device", "Kernel", "Kernels", "Op", "Spec", "Tolerance",
-    "Unavailable", "dtypes", "hookimpl",
+    "Unavailable", "blas_threads", "dtypes", "hookimpl", "on_one_blas_thread", "one_blas_thread",
 ]  # fmt: skip
 
 API_VERSION = 1

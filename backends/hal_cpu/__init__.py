@@ -34,7 +34,7 @@ class Cpu(Backend):
     def prepare(
         self, op: Op, kernel: Kernel, specs: tuple[Spec, ...], outs: tuple[Spec, ...], settings: Mapping[str, Any]
     ) -> Callable[..., Any]:
-        from hal_cpu.parallel import on_one_blas_thread
+        from hal.plugin import on_one_blas_thread
         from hal_cpu.quiet import arrays, quiet
 
         run = kernel.run

@@ -14,9 +14,9 @@ import numpy as np
 
 from hal import ops
 from hal.ops.einstein import parse, spelled
-from hal.plugin import Array, Spec
+from hal.plugin import Array, Spec, one_blas_thread
 from hal_cpu.movement import apart
-from hal_cpu.parallel import in_parts, one_blas_thread
+from hal_cpu.parallel import in_parts
 from hal_cpu.table import kernels
 
 BLAS_ALONE = 1 << 18  # multiply-adds up to which OpenBLAS does not wake its threads

@@ -8,110 +8,27 @@ into the way of ours, and a copy between two of its calls would leave them idle.
 from __future__ import annotations
 
 import contextvars
-import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import prod
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
-from hal.plugin import Array
+from hal.plugin import Array, one_blas_thread
+from hal.plugin import blas_threads as threads
 
 WORTH_A_THREAD = 2_000_000  # quarters of a nanosecond: less work than that is not worth another thread
 KEPT = 64 << 20  # bytes of scratch memory that one thread keeps under one name
-
-
-# How many threads BLAS uses.
-
-
-def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """The functions of NumPy's OpenBLAS that tell and set its number of threads, if they can be found."""
-    try:
-        library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
-    except (AttributeError, OSError):
-        return None
-    for prefix in ("scipy_openblas", "openblas"):
-        for suffix in ("64_", ""):
-            tell = getattr(library, f"{prefix}_get_num_threads{suffix}", None)
-            change = getattr(library, f"{prefix}_set_num_threads{suffix}", None)
-            if tell is not None and change is not None:
-                tell.restype, change.argtypes, change.restype = ctypes.c_int, [ctypes.c_int], None
-                return tell, change
-    return None
-
-
-_blas = _openblas()
-_lock = threading.Lock()
-_users = 0
-_before = 1
-
-
-def threads() -> int:
-    """On how many threads kernels may work: as many as BLAS was given (by OMP_NUM_THREADS, say); 1 if it won't tell."""
-    if _blas is None:
-        return 1
-    return _before if _users else _blas[0]()
-
-
-def _enter() -> None:
-    global _users, _before
-    assert _blas is not None
-    with _lock:
-        if _users == 0:
-            _before = _blas[0]()
-            _blas[1](1)
-        _users += 1
-
-
-def _leave() -> None:
-    global _users
-    assert _blas is not None
-    with _lock:
-        _users -= 1
-        if _users == 0:
-            _blas[1](_before)
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Keep BLAS to the calling thread inside the block."""
-    if _blas is None:
-        yield
-        return
-    _enter()
-    try:
-        yield
-    finally:
-        _leave()
-
-
-def on_one_blas_thread(run: Callable[..., Any]) -> Callable[..., Any]:
-    """`run` with BLAS kept to the calling thread.
-
-    BLAS wakes its threads for work of a few microseconds, and they wait for each other by spinning: on a machine that
-    others use too, a small product then takes a time slice of the scheduler, which is milliseconds.
-    """
-    if _blas is None:
-        return run
-
-    def alone(*args: Any, **settings: Any) -> Any:
-        _enter()
-        try:
-            return run(*args, **settings)
-        finally:
-            _leave()
-
-    return alone
 
 
 # The threads. They take tasks from one queue; that is half the delay of an executor and its futures (measured).
 
 Task = tuple[contextvars.Context, Callable[[int, int], Any], int, int, int, "SimpleQueue[tuple[int, Any, Any]]"]
 _tasks: SimpleQueue[Task] = SimpleQueue()
+_lock = threading.Lock()
 _started = 0
 _is_helper = threading.local()
 
@@ -136,11 +53,8 @@ def _start_helpers(wanted: int) -> None:
 
 def _forget_helpers() -> None:
     """A forked child has none of its parent's threads, and may have been forked while one held the lock."""
-    global _tasks, _started, _lock, _users
+    global _tasks, _started, _lock
     _tasks, _started, _lock = SimpleQueue(), 0, threading.Lock()
-    if _users and _blas is not None:
-        _users = 0
-        _blas[1](_before)
 
 
 if hasattr(os, "register_at_fork"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hal import dtypes, ops
+from hal import blas, dtypes, ops
 from hal.op import Array, Op
 from hal.spec import Spec
 from hal.testing.accuracy import judge
@@ -103,7 +103,7 @@ def test_parts_cover_everything_once_and_in_order() -> None:
 
 @pytest.mark.usefixtures("three_threads")
 def test_an_error_in_any_part_is_raised_and_leaves_everything_as_it_was() -> None:
-    before = parallel._blas[0]() if parallel._blas else 1
+    before = blas._blas[0]() if blas._blas else 1
 
     def fail(start: int, stop: int) -> None:
         if start == bad:
@@ -112,7 +112,7 @@ def test_an_error_in_any_part_is_raised_and_leaves_everything_as_it_was() -> Non
     for bad in (0, 3, 6):
         with pytest.raises(ValueError, match=f"part {bad}"):
             parallel.in_parts(fail, 10, 1e12)
-    assert (parallel._blas[0]() if parallel._blas else 1) == before
+    assert (blas._blas[0]() if blas._blas else 1) == before
     assert parallel.in_parts(lambda start, stop: stop - start, 10, 1e12) == [3, 3, 4]
 
 
