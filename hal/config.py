@@ -16,6 +16,9 @@ VARIABLES: dict[str, str] = {
     "HAL_LOG":         "comma list of what to say on stderr as it happens: `placement`, `copies`, `kernels`, `plugins`",
     "HAL_PLUGINS":     "comma list of third-party plugins to load (entry points, or files without `.py`); `0`: none",
     "HAL_PLUGIN_PATH": "plugins without a package: Python files or folders of them, `:` between (`;` on Windows)",
+    "HAL_OPENCL_DEVICES": "comma list of parts of names (`intel`, `pocl`): the OpenCL devices, in this order",
+    "HAL_OPENCL_PROFILE": "`1`: OpenCL kernels note when they ran, for profiles",
+    "HAL_OPENCL_SYNC": "`1`: wait for each OpenCL kernel, so that an error is raised by the op that caused it",
     "HAL_CACHE_DIR":   "folder for downloads, programs and calibrations (default: the user's cache folder)",
 }
 # fmt: on

@@ -14,9 +14,9 @@ import pluggy
 from hal import dtypes
 from hal.blas import on_one_blas_thread, one_blas_thread
 from hal.blas import threads as blas_threads
+from hal.config import cache_dir
 from hal.device import Device
 from hal.dtypes import DType
-from hal.config import cache_dir
 from hal.errors import DeviceError, OutOfMemoryError
 from hal.op import Array, Op, Tolerance
 from hal.spec import Spec
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from hal.testing.case import Level
 
 __all__ = [
-    "API_VERSION", "Array", "Backend", "Buffer", "DType", "Device", "Kernel", "Kernels", "Op", "Spec", "Tolerance",
-    "Unavailable", "blas_threads", "dtypes", "hookimpl", "on_one_blas_thread", "one_blas_thread",
+    "API_VERSION", "Array", "Backend", "Buffer", "DType", "Device", "DeviceError", "Kernel", "Kernels",
+    "Op", "OutOfMemoryError", "Spec", "Tolerance", "Unavailable", "blas_threads", "cache_dir", "dtypes", "hookimpl",
+    "on_one_blas_thread", "one_blas_thread",
 ]  # fmt: skip
 
 API_VERSION = 1

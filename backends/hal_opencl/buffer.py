@@ -1,0 +1,70 @@
+"""The buffer of this backend: a place in device memory, and how elements lie there."""
+
+from __future__ import annotations
+
+from math import prod
+
+from hal.plugin import DType, Spec
+from hal_opencl.memory import Memory
+
+Shape = tuple[int, ...]
+
+
+class Buffer:
+    """Elements in device memory: where they begin and how far apart they are. Views are other buffers on one memory.
+
+    Attributes:
+        memory: the block; `memory.data` is the cl.Buffer.
+        shape, dtype: what the elements are. A bool is a byte, 0 or 1.
+        strides: elements from one to the next along each axis; negative or zero in views.
+        offset: the first element's place, in elements.
+        contiguous: whether the elements lie row by row without gaps.
+    """
+
+    __slots__ = ("contiguous", "dtype", "memory", "offset", "shape", "strides")
+
+    def __init__(self, memory: Memory, shape: Shape, dtype: DType, strides: Shape, offset: int) -> None:
+        self.memory = memory
+        self.shape = shape
+        self.dtype = dtype
+        self.strides = strides
+        self.offset = offset
+        self.contiguous = lies_in_rows(shape, strides)
+
+    @property
+    def spec(self) -> Spec:
+        """Shape and dtype."""
+        return Spec(self.shape, self.dtype)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    def view(self, shape: Shape, strides: Shape, offset: int | None = None) -> Buffer:
+        """Other elements of the same memory."""
+        return Buffer(self.memory, shape, self.dtype, strides, self.offset if offset is None else offset)
+
+    def __repr__(self) -> str:
+        return f"<{self.spec} on {self.memory.runtime.name}, strides {self.strides} from {self.offset}>"
+
+
+def row_strides(shape: Shape) -> Shape:
+    """The strides of elements that lie row by row."""
+    strides = []
+    step = 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= n
+    return tuple(reversed(strides))
+
+
+def lies_in_rows(shape: Shape, strides: Shape) -> bool:
+    """Whether elements with these strides lie row by row without gaps."""
+    step = 1
+    for n, s in zip(reversed(shape), reversed(strides), strict=True):
+        if n != 1:
+            if s != step and n:
+                return 0 in shape
+            step *= n
+    return True

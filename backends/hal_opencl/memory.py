@@ -1,0 +1,148 @@
+"""Device memory: blocks that return to a pool when nothing refers to them, a limit, and who holds them if it is full."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any
+
+from hal.plugin import OutOfMemoryError
+
+if TYPE_CHECKING:
+    from hal_opencl.runtime import Runtime
+
+GRAIN = 256  # bytes: what blocks are rounded up to, at least
+HOLDERS = 5  # how many are named when memory is out
+
+
+class Memory:
+    """A block of device memory. It goes back to its pool when the last buffer on it is gone.
+
+    Attributes:
+        runtime: the device whose memory it is.
+        data: the cl.Buffer.
+        nbytes: how much was asked for.
+        host: the host array that lies in the same memory, if there is one: then kernels that write are waited for.
+    """
+
+    __slots__ = ("__weakref__", "data", "host", "made_by", "nbytes", "runtime")
+
+    def __init__(self, runtime: Runtime, data: Any, nbytes: int, made_by: str, host: Any = None) -> None:
+        self.runtime = runtime
+        self.data = data
+        self.nbytes = nbytes
+        self.made_by = made_by
+        self.host = host
+
+    def __del__(self) -> None:
+        if self.host is None:
+            self.runtime.pool.give_back(self.data, self.nbytes)
+
+
+class Pool:
+    """The blocks of one device: those in use, and free ones by size, which are reused without a wait.
+
+    That is safe because all work of a device goes through one in-order queue: whatever still reads a block that was
+    given back comes before whatever writes into it next.
+
+    Attributes:
+        limit: bytes that may be in use and free together.
+        used: bytes in use now.
+        peak: the most that were in use at one time.
+        kept: bytes in free blocks.
+    """
+
+    def __init__(self, runtime: Runtime, limit: int) -> None:
+        self.runtime = runtime
+        self.limit = limit
+        self.used = self.peak = self.kept = 0
+        self._free: dict[int, list[Any]] = {}
+        self._live: weakref.WeakSet[Memory] = weakref.WeakSet()
+        self._lock = threading.RLock()  # a finalizer may run while it is held
+        self._returned: deque[tuple[Any, int]] = deque()
+
+    def take(self, nbytes: int, made_by: str) -> Memory:
+        """A block of at least `nbytes`, whose contents are whatever they are.
+
+        Raises:
+            OutOfMemoryError: it does not fit; the message lists the largest holders.
+        """
+        size = rounded(nbytes)
+        with self._lock:
+            self._sort_returned()
+            blocks = self._free.get(size)
+            if blocks:
+                data = blocks.pop()
+                self.kept -= size
+            else:
+                data = self._allocate(size, nbytes, made_by)
+            self.used += size
+            self.peak = max(self.peak, self.used)
+            memory = Memory(self.runtime, data, nbytes, made_by)
+            self._live.add(memory)
+            return memory
+
+    def give_back(self, data: Any, nbytes: int) -> None:
+        """Take a block back. Called by finalizers, at any moment and in any thread: it only takes a note."""
+        self._returned.append((data, rounded(nbytes)))
+
+    def empty(self) -> None:
+        """Give the free blocks back to the driver."""
+        with self._lock:
+            self._sort_returned()
+            self._free.clear()
+            self.kept = 0
+
+    def holders(self) -> str:
+        """The largest groups of blocks in use, for people."""
+        with self._lock:
+            groups: Counter[tuple[str, int]] = Counter((m.made_by, m.nbytes) for m in self._live)
+        largest = sorted(groups.items(), key=lambda g: -g[0][1] * g[1])[:HOLDERS]
+        return ", ".join(f"{n} x {bytes_text(nbytes)} from {made_by}" for (made_by, nbytes), n in largest)
+
+    def _sort_returned(self) -> None:
+        while self._returned:
+            data, size = self._returned.popleft()
+            self._free.setdefault(size, []).append(data)
+            self.used -= size
+            self.kept += size
+
+    def _allocate(self, size: int, nbytes: int, made_by: str) -> Any:
+        import pyopencl as cl
+
+        for attempt in range(2):
+            if self.used + self.kept + size <= self.limit and size <= self.runtime.max_block:
+                try:
+                    return cl.Buffer(self.runtime.context, cl.mem_flags.READ_WRITE, size)
+                except cl.MemoryError:
+                    pass
+            if attempt == 0:
+                if size > self.runtime.max_block:
+                    break
+                gc.collect()  # tensors in reference cycles
+                self.runtime.finish()
+                self.empty()
+        largest = f"a block has at most {bytes_text(self.runtime.max_block)}"
+        raise OutOfMemoryError(
+            f"{made_by} needs {bytes_text(nbytes)} on {self.runtime.name}, which has {bytes_text(self.limit)} "
+            f"({largest}), {bytes_text(self.used)} of them in use: {self.holders() or 'by nothing'}; "
+            "free tensors, or use smaller batches"
+        )
+
+
+def rounded(nbytes: int) -> int:
+    """The size of the block for `nbytes`: a multiple of an eighth of the power of two below, so that sizes recur."""
+    step = max(GRAIN, 1 << max(0, nbytes.bit_length() - 4))
+    return max(GRAIN, -(-nbytes // step) * step)
+
+
+def bytes_text(nbytes: int) -> str:
+    """Bytes for people."""
+    size = float(nbytes)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"

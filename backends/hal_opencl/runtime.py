@@ -1,0 +1,191 @@
+"""One OpenCL device at work: its context and in-order queue, programs, memory, launches, and what went wrong."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from hal.plugin import Array, DeviceError, DType, Spec
+from hal_opencl import discovery
+from hal_opencl.buffer import Buffer, Shape, row_strides
+from hal_opencl.memory import Memory, Pool
+from hal_opencl.programs import Programs
+
+REMEMBERED = 512  # launches whose events are kept, to find the one that failed
+SPARE = 0.9  # of the device's memory: the rest is the driver's
+
+
+class Runtime:
+    """A device that runs kernels. There is one for each, made on first use.
+
+    Attributes:
+        name: what users write, such as `opencl:0`.
+        device, context, queue: PyOpenCL's. The queue is in-order, and with HAL_OPENCL_PROFILE=1 it notes times.
+        is_cpu: whether work items are run one after the other by a few threads: then each is given a range.
+        units: compute units.
+        local: the one work-group size of all kernels that do not choose their own.
+        pool, programs: memory and compiled programs.
+        lock: held while a kernel's arguments are set and it is enqueued.
+    """
+
+    def __init__(self, device: Any, name: str) -> None:
+        import pyopencl as cl
+
+        self.name = name
+        self.device = device
+        self.title = discovery.title(device)
+        self.is_cpu = discovery.kind_of(device) == "cpu"
+        self.is_simulator = any(s in self.title.lower() for s in discovery.SIMULATORS)
+        self.units = int(device.max_compute_units)
+        self.local = 1 if self.is_cpu else min(256, int(device.max_work_group_size))
+        self.max_block = int(device.max_mem_alloc_size)
+        self.extensions = frozenset(device.extensions.split())
+        self.has_float64 = "cl_khr_fp64" in self.extensions
+        self.shares_memory = self.is_cpu or bool(getattr(device, "host_unified_memory", False))
+        self.context = cl.Context([device])
+        self.profiling = os.environ.get("HAL_OPENCL_PROFILE", "") not in ("", "0")
+        self.queue = cl.CommandQueue(
+            self.context, properties=cl.command_queue_properties.PROFILING_ENABLE if self.profiling else 0
+        )
+        self.lock = threading.RLock()
+        self.pool = Pool(self, int(SPARE * device.global_mem_size))
+        self.programs = Programs(self)
+        self.events: deque[tuple[Any, str]] = deque(maxlen=REMEMBERED)
+
+    # Memory.
+
+    def empty(self, shape: Shape, dtype: DType, made_by: str = "a tensor") -> Buffer:
+        """A buffer of elements that lie row by row and are whatever they are."""
+        size = 1
+        for n in shape:
+            size *= n
+        memory = self.pool.take(max(1, size * dtype.itemsize), made_by)
+        return Buffer(memory, shape, dtype, row_strides(shape), 0)
+
+    def upload(self, array: Array, spec: Spec) -> Buffer:
+        """A buffer with the contents of a host array, which may change afterwards."""
+        import pyopencl as cl
+
+        buffer = self.empty(spec.shape, spec.dtype, "a tensor from the host")
+        if array.size:
+            source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            with self.guarded("a copy from the host"):
+                cl.enqueue_copy(self.queue, buffer.memory.data, source, is_blocking=True)
+        return buffer
+
+    def download(self, buffer: Buffer) -> Array:
+        """A new host array with the contents of a buffer whose elements lie row by row."""
+        import pyopencl as cl
+
+        out = np.empty(buffer.shape, buffer.dtype.numpy)
+        if out.size:
+            start = buffer.offset * buffer.dtype.itemsize
+            with self.guarded("a copy to the host"):
+                cl.enqueue_copy(
+                    self.queue, out.reshape(-1).view(np.uint8), buffer.memory.data, src_offset=start, is_blocking=True
+                )
+        return out
+
+    # Work.
+
+    def launch(
+        self,
+        label: str,
+        kernel: Any,
+        items: Shape,
+        local: Shape | None,
+        *arguments: Any,
+        writes: tuple[Memory, ...] = (),
+    ) -> None:
+        """Enqueue a kernel with `items` work items in groups of `local`; arguments are memories and NumPy scalars.
+
+        Args:
+            label: the op, for errors.
+            writes: the memories that it writes into: where the host shares one, the kernel is waited for.
+
+        Raises:
+            DeviceError: the driver refused, or (with HAL_OPENCL_SYNC=1) the kernel failed.
+        """
+        import pyopencl as cl
+
+        given = [a.data if a.__class__ is Memory else a for a in arguments]
+        with self.lock:
+            try:
+                kernel.set_args(*given)
+                event = cl.enqueue_nd_range_kernel(self.queue, kernel, items, local)
+            except cl.Error as error:
+                raise self.failure(label, error) from error
+            self.events.append((event, label))
+        if os.environ.get("HAL_OPENCL_SYNC", "") not in ("", "0") or any(m.host is not None for m in writes):
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until all that was enqueued is done.
+
+        Raises:
+            DeviceError: a kernel failed; the message names the op that enqueued it.
+        """
+        with self.guarded("waiting for the device"):
+            self.queue.finish()
+        for event, label in self.events:
+            if event.command_execution_status < 0:
+                self.events.clear()
+                raise DeviceError(
+                    f"{label} failed on {self.name} ({self.title}) with status {event.command_execution_status}; "
+                    "set HAL_OPENCL_SYNC=1 to see the line that called it"
+                )
+        if not self.profiling:
+            self.events.clear()
+
+    def guarded(self, label: str) -> _Guard:
+        """A block in which PyOpenCL's errors become HAL's."""
+        return _Guard(self, label)
+
+    def failure(self, label: str, error: Exception) -> Exception:
+        """HAL's error for one of PyOpenCL's: what failed, on which device, and the cure."""
+        text = str(error)
+        first = next((name for event, name in self.events if _status(event) < 0), "")
+        if first:
+            label = f"{first} (noticed at {label})"
+        if any(word in text for word in ("OUT_OF_RESOURCES", "MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_HOST_MEMORY")):
+            return MemoryError(f"{text}; in use: {self.pool.holders() or 'nothing'}")
+        if any(word in text for word in ("DEVICE_NOT_AVAILABLE", "INVALID_COMMAND_QUEUE", "INVALID_CONTEXT")):
+            return DeviceError(
+                f"{label} found {self.name} ({self.title}) gone: {text}; what is in its memory is lost, what is on "
+                "the host is not: start again from the last checkpoint, or go on with another device"
+            )
+        return DeviceError(
+            f"{label} failed on {self.name} ({self.title}): {text}; "
+            "set HAL_OPENCL_SYNC=1 so that an error is raised by the op that caused it"
+        )
+
+
+class _Guard:
+    __slots__ = ("label", "runtime")
+
+    def __init__(self, runtime: Runtime, label: str) -> None:
+        self.runtime = runtime
+        self.label = label
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception):
+            import pyopencl as cl
+
+            if isinstance(error, cl.Error):
+                raise self.runtime.failure(self.label, error) from error
+
+
+def _status(event: Any) -> int:
+    import pyopencl as cl
+
+    try:
+        return int(event.command_execution_status)
+    except cl.Error:
+        return -1
