@@ -6,7 +6,10 @@ mind, and reorders are left for the two ends of a chain.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +29,28 @@ TO_FIRST = {n: (0, n - 1, *range(1, n - 1)) for n in range(2, 6)}  # and back
 def empty(shape: Shape) -> Array:
     """A new float32 array (N, C, ...) with unknown contents and its channels side by side."""
     return np.empty((shape[0], *shape[2:], shape[1]), np.float32).transpose(TO_FIRST[len(shape)])
+
+
+def result(shape: Shape, out: Array | None, plain: bool = False) -> Array:
+    """Where a kernel writes: `out` if that lies in the order wanted, else new memory."""
+    if out is not None and (out if plain else out.transpose(TO_LAST[out.ndim])).flags.c_contiguous:
+        return out
+    return np.empty(shape, np.float32) if plain else empty(shape)
+
+
+def into_any(kernel: Callable[..., Array]) -> Callable[..., Array]:
+    """Decorate a kernel that writes where `result` says: `out` may lie in any order, and be one of the inputs."""
+
+    @wraps(kernel)
+    def run(*buffers: Array, out: Array | None = None, **settings: Any) -> Array:
+        if out is None:
+            return kernel(*buffers, out=None, **settings)
+        found = kernel(*buffers, out=None if any(np.may_share_memory(out, b) for b in buffers) else out, **settings)
+        if not np.may_share_memory(found, out):
+            np.copyto(out, found)
+        return out
+
+    return run
 
 
 def dense_strides(shape: Shape) -> Shape:

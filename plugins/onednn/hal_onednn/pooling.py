@@ -35,7 +35,7 @@ from hal_onednn.finding import api
 from hal_onednn.layout import Shape
 from hal_onednn.primitive import Primitive, address
 from hal_onednn.scratch import scratch
-from hal_onednn.table import kernels, possible
+from hal_onednn.table import register
 from hal_onednn.threads import kept
 
 KEPT = 256  # primitives of one kind
@@ -115,29 +115,27 @@ def _max_gradient(g: Shape, x: Shape, **settings: Any) -> tuple[_Pooling, Primit
         return plan, plan.backward()
 
 
-def _new(shape: Shape, plain: bool) -> Array:
-    return np.empty(shape, np.float32) if plain else layout.empty(shape)
-
-
 def _is_finite(x: Array) -> bool:
     """Whether no element is NaN or infinite, nor so large that its square is: they all stay in a sum of squares."""
     flat = x.reshape(-1)
     return bool(np.isfinite(flat.dot(flat)))
 
 
-def max_pool(x: Array, **settings: Any) -> Array:
+@layout.into_any
+def max_pool(x: Array, *, out: Array | None, **settings: Any) -> Array:
     """The maximum of each window."""
     plain = layout.is_plain(x)
     plan = _max_pooling(x.shape, plain=plain, **settings)
     seen = x if plain else layout.given(x, "input")
     if not _is_finite(seen):
         return _windows(x, plan.result, **settings).max(axis=0)
-    result = _new(plan.result, plain)
+    result = layout.result(plan.result, out, plain)
     plan.forward(address(seen), address(result), address(scratch("places", plan.places_size)))
     return result
 
 
-def max_pool_gradient(g: Array, x: Array, **settings: Any) -> Array:
+@layout.into_any
+def max_pool_gradient(g: Array, x: Array, *, out: Array | None, **settings: Any) -> Array:
     """The gradient of max_pool: to the first maximum, in row-major order, of each window."""
     plain = layout.is_plain(x)
     plan, backward = _max_gradient(g.shape, x.shape, plain=plain, **settings)
@@ -147,7 +145,7 @@ def max_pool_gradient(g: Array, x: Array, **settings: Any) -> Array:
     places, top = scratch("places", plan.places_size), scratch("maxima", g.nbytes)
     plan.forward(address(seen), address(top), address(places))
     gradient = np.ascontiguousarray(g) if plain else layout.given(g, "gradient")
-    result = _new(x.shape, plain)
+    result = layout.result(x.shape, out, plain)
     backward(address(gradient), address(result), address(places))
     return result
 
@@ -211,28 +209,30 @@ def _avg_gradient(g: Shape, *, sizes: Shape, **settings: Any) -> tuple[Shape, Pr
         return x, plan.backward()
 
 
-def avg_pool(x: Array, **settings: Any) -> Array:
+@layout.into_any
+def avg_pool(x: Array, *, out: Array | None, **settings: Any) -> Array:
     """The mean of each window."""
     plain = layout.is_plain(x)
     plan = _avg_pooling(x.shape, plain=plain, **settings)
     seen = x if plain else layout.given(x, "input")
-    result = _new(plan.result, plain)
+    result = layout.result(plan.result, out, plain)
     plan.forward(address(seen), address(result))
     return result
 
 
-def avg_pool_gradient(g: Array, **settings: Any) -> Array:
+@layout.into_any
+def avg_pool_gradient(g: Array, *, out: Array | None, **settings: Any) -> Array:
     """The gradient of avg_pool: each window's share to all its elements."""
     plain = layout.is_plain(g)
     shape, backward = _avg_gradient(g.shape, plain=plain, **settings)
     gradient = g if plain else layout.given(g, "gradient")
-    result = _new(shape, plain)
+    result = layout.result(shape, out, plain)
     backward(address(gradient), address(result))
     return result
 
 
 for _n in (1, 2, 3):
-    kernels.register(ops.TABLE[f"max_pool{_n}d"], when=possible(_max_pooling))(max_pool)
-    kernels.register(ops.TABLE[f"max_pool{_n}d_gradient"], when=possible(_max_gradient))(max_pool_gradient)
-    kernels.register(ops.TABLE[f"avg_pool{_n}d"], when=possible(_avg_pooling))(avg_pool)
-    kernels.register(ops.TABLE[f"avg_pool{_n}d_gradient"], when=possible(_avg_gradient))(avg_pool_gradient)
+    register(ops.TABLE[f"max_pool{_n}d"], _max_pooling, max_pool)
+    register(ops.TABLE[f"max_pool{_n}d_gradient"], _max_gradient, max_pool_gradient)
+    register(ops.TABLE[f"avg_pool{_n}d"], _avg_pooling, avg_pool)
+    register(ops.TABLE[f"avg_pool{_n}d_gradient"], _avg_gradient, avg_pool_gradient)

@@ -13,7 +13,7 @@ from hal_onednn.api import BIAS, DST, SRC, WEIGHTS, Handle
 from hal_onednn.finding import api
 from hal_onednn.layout import Shape
 from hal_onednn.primitive import Primitive, address
-from hal_onednn.table import kernels, possible
+from hal_onednn.table import register
 from hal_onednn.threads import kept
 
 KEPT = 512  # primitives of one kind
@@ -50,26 +50,30 @@ def _ordered(x: Array) -> tuple[Array, bool]:
     return np.ascontiguousarray(x), False
 
 
-def _of_matrices(a: Array, b: Array, *bias: Array) -> Array:
+def _of_matrices(a: Array, b: Array, *bias: Array, out: Array | None) -> Array:
     (m, k), n = a.shape, b.shape[1]
     a, left = _ordered(a)
     b, right = _ordered(b)
-    result = np.empty((m, n), np.float32)
+    result = layout.result((m, n), out, plain=True)
     bias = tuple(map(np.ascontiguousarray, bias))
     run = _product(m, k, n, left, right, bool(bias))
     run(address(a), address(b), address(result), *map(address, bias))
     return result
 
 
-def matmul(a: Array, b: Array) -> Array:
+@layout.into_any
+def matmul(a: Array, b: Array, *, out: Array | None) -> Array:
     """a @ b, for a (..., m, k) and b (k, n)."""
-    result = _of_matrices(a.reshape(-1, a.shape[-1]), b)
+    rows = None if out is None else out.reshape(-1, b.shape[1])
+    result = _of_matrices(a.reshape(-1, a.shape[-1]), b, out=rows)
     return result.reshape(*a.shape[:-1], b.shape[1])
 
 
-def linear(x: Array, weight: Array, *bias: Array) -> Array:
+@layout.into_any
+def linear(x: Array, weight: Array, *bias: Array, out: Array | None) -> Array:
     """x @ weight.T + bias, for x (..., k) and weight (n, k)."""
-    result = _of_matrices(x.reshape(-1, x.shape[-1]), weight.T, *bias)
+    rows = None if out is None else out.reshape(-1, weight.shape[0])
+    result = _of_matrices(x.reshape(-1, x.shape[-1]), weight.T, *bias, out=rows)
     return result.reshape(*x.shape[:-1], weight.shape[0])
 
 
@@ -87,5 +91,5 @@ def _makes_linear(x: Shape, weight: Shape, *bias: Shape) -> Primitive | None:
     return _product(m, k, n, False, True, bool(bias))
 
 
-kernels.register(ops.matmul, when=possible(_makes_matmul))(matmul)
-kernels.register(ops.linear, when=possible(_makes_linear))(linear)
+register(ops.matmul, _makes_matmul, matmul)
+register(ops.linear, _makes_linear, linear)

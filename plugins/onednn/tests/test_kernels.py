@@ -76,6 +76,35 @@ def test_agrees_with_the_reference(op: Op, layout: Callable[[Array], Array]) -> 
 
 
 @pytest.mark.parametrize("op", EVERY_OP)
+def test_writes_into_memory_of_any_order(op: Op) -> None:
+    for sample in samples(op):
+        inputs = cast_inputs(sample, dtypes.float32)
+        settings = op.bind(len(inputs), sample.settings)
+        if not is_ours(op, inputs, settings):
+            continue
+        kernel = registry().backend("cpu").kernels.find(op, specs_of(op, inputs, settings), settings)
+        assert kernel is not None
+        want = kernel.run(*inputs, **settings)
+        for layout in LAYOUTS.values():
+            out = layout(np.full(want.shape, np.nan, np.float32))
+            assert kernel.run(*inputs, **settings, out=out) is out
+            np.testing.assert_array_equal(out, want)
+
+
+def test_a_result_may_replace_an_input() -> None:
+    for order in (channels_last, np.ascontiguousarray):
+        x, weight = order(numbers(4, 8, 6, 6)), numbers(8, 8, 1, 1)
+        settings = ops.conv2d.bind(2, {})
+        kernel = (
+            registry().backend("cpu").kernels.find(ops.conv2d, specs_of(ops.conv2d, (x, weight), settings), settings)
+        )
+        assert kernel is not None
+        want = np.array(kernel.run(x, weight, **settings))
+        assert kernel.run(x, weight, **settings, out=x) is x
+        np.testing.assert_array_equal(x, want)
+
+
+@pytest.mark.parametrize("op", EVERY_OP)
 def test_takes_what_it_is_there_for(op: Op) -> None:
     """Small products are left to BLAS, and so is what is empty; everything else, but for a known few, is oneDNN's."""
     if op.name in ("matmul", "linear"):
