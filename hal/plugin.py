@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from hal.testing.case import Level
 
 __all__ = [
-    "API_VERSION", "Array", "Backend", "Buffer", "DType", "Device", "DeviceError", "Kernel", "Kernels",
-    "Op", "OutOfMemoryError", "Spec", "Tolerance", "Unavailable", "blas_threads", "cache_dir", "dtypes", "hookimpl",
+    "API_VERSION", "Array", "Backend", "Buffer", "DType", "Device", "DeviceError", "Kernel", "Kernels", "Op",
+    "OutOfMemoryError", "Spec", "Tolerance", "Unavailable", "blas_threads", "cache_dir", "dtypes", "hookimpl",
     "on_one_blas_thread", "one_blas_thread",
 ]  # fmt: skip
 
