@@ -102,11 +102,12 @@ def conformance_levels() -> str:
     return "\n".join([f"{len(rows)} levels, {total:,} cases on the CPU.", "", *head, *rows])
 
 
+NN = ["nn", "nn.functional", "nn.init", "nn.optim", "nn.optim.lr_scheduler", "nn.optim.swa_utils", "nn.data"]
 SECTIONS: dict[str, Callable[[], str]] = {
     "ops": op_table,
     "commands": command_line,
     "faults": planted_faults,
     "levels": conformance_levels,
     "hal": lambda: offered("hal"),
-    "nn": lambda: "\n\n".join(map(offered, ["nn", "nn.functional", "nn.init", "nn.optim", "nn.data"])),
+    "nn": lambda: "\n\n".join(map(offered, NN)),
 }

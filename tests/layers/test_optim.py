@@ -31,6 +31,8 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("RMSprop", {"lr": 0.05, "momentum": 0.7}),
     ("RMSprop", {"lr": 0.05, "centered": True}),
     ("RMSprop", {"lr": 0.05, "centered": True, "momentum": 0.7, "maximize": True}),
+    ("Adadelta", {}),
+    ("Adadelta", {"lr": 0.5, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.1, "maximize": True}),
     ("Adagrad", {}),
     ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3}),
 ]
@@ -197,7 +199,13 @@ def test_printed_with_its_groups() -> None:
     assert "    lr: 0.1" in text
 
 
-P = nn.Parameter(hal.ones(2))
+P, Q = nn.Parameter(hal.ones(2)), nn.Parameter(hal.ones(3))
+
+
+def one_cycle() -> optim.lr_scheduler.OneCycleLR:
+    return optim.lr_scheduler.OneCycleLR(optim.SGD([P], lr=1), 1.0, 5)
+
+
 ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: optim.SGD([P], lr=-1), ValueError, "SGD needs lr= of 0 or more, got -1"),
     (lambda: optim.SGD([P], lr=0.1, momentum=-1), ValueError, "momentum= of 0 or more, got -1"),
@@ -221,6 +229,17 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: optim.SGD([P], lr=0.1).load_state_dict({}), StateError, r"needs 'state' and 'param_groups', got \[\]"),
     (lambda: optim.Optimizer([P], {}).step(), NotImplementedError, "has no _update"),
     (lambda: optim.lr_scheduler.StepLR(P, 3), TypeError, "StepLR needs an optimizer, got Parameter"),
+    (lambda: optim.Adadelta([P], rho=1.5), ValueError, "Adadelta needs rho= from 0 to 1, got 1.5"),
+    (lambda: optim.Lion([P], betas=(0.9, 1)), ValueError, "Lion needs betas="),
+    (lambda: optim.LBFGS([P], line_search_fn="wolf"), ValueError, "'strong_wolfe', got wolf"),
+    (lambda: optim.LBFGS([P]).step(), ValueError, "LBFGS.step needs a closure"),
+    (lambda: optim.LBFGS([{"params": [P]}, {"params": [Q]}]), ValueError, "one group of parameters, got 2"),
+    (lambda: optim.lr_scheduler.OneCycleLR(optim.SGD([P], lr=1), 1.0), ValueError, "needs total_steps="),
+    (lambda: optim.lr_scheduler.OneCycleLR(optim.Adagrad([P]), 1.0, 5), ValueError, "pass cycle_momentum=False"),
+    (lambda: [schedule.step() for schedule in [one_cycle()] * 9], ValueError, "total_steps=5, and all are done"),
+    (lambda: optim.lr_scheduler.SequentialLR(optim.SGD([P], lr=1), [], [3]), ValueError, "got 1 and 0"),
+    (lambda: optim.lr_scheduler.ChainedScheduler([]), ValueError, "needs one schedule or more"),
+    (lambda: optim.swa_utils.get_ema_avg_fn(2), ValueError, "needs decay= from 0 to 1, got 2"),
     (lambda: optim.lr_scheduler.LambdaLR(optim.SGD([P], lr=1), [abs, abs]), ValueError, "for each of 1 groups, got 2"),
     (lambda: optim.lr_scheduler.ReduceLROnPlateau(optim.SGD([P], lr=1), "least"), ValueError, "'least'"),
 ]
@@ -266,6 +285,14 @@ SCHEDULES: list[tuple[str, dict[str, Any]]] = [
     ("LinearLR", {"start_factor": 0.25, "total_iters": 4}),
     ("CosineAnnealingLR", {"T_max": 6, "eta_min": 0.01}),
     ("LambdaLR", {"lr_lambda": lambda epoch: 1 / (1 + epoch)}),
+    ("MultiplicativeLR", {"lr_lambda": lambda epoch: 0.9 - epoch / 100}),
+    ("ConstantLR", {"factor": 0.5, "total_iters": 4}),
+    ("PolynomialLR", {"total_iters": 6, "power": 2.0}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 3}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 2, "T_mult": 2, "eta_min": 0.01}),
+    ("OneCycleLR", {"max_lr": 0.5, "total_steps": 10, "cycle_momentum": False}),
+    ("OneCycleLR", {"max_lr": [0.5, 0.2], "epochs": 4, "steps_per_epoch": 3, "anneal_strategy": "linear"}),
+    ("OneCycleLR", {"max_lr": 0.5, "total_steps": 12, "three_phase": True, "pct_start": 0.4}),
 ]
 # fmt: on
 
@@ -281,6 +308,7 @@ def test_schedule(torch: ModuleType, name: str, settings: dict[str, Any]) -> Non
     for _ in range(10):
         rates.append(ours.get_last_lr())
         assert rates[-1] == [g["lr"] for g in a.param_groups] == pytest.approx(theirs.get_last_lr(), rel=1e-6, abs=1e-9)
+        assert [g["momentum"] for g in a.param_groups] == pytest.approx([g["momentum"] for g in b.param_groups])
         ours.step()
         theirs.step()
     again = getattr(optim.lr_scheduler, name)(optim.SGD(groups(pair.ours), lr=0.1), **settings)
