@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hal.plugin import Array, Backend, Device, DType, Kernel, Kernels, Op, Spec, Tolerance, dtypes, hookimpl
@@ -32,7 +32,7 @@ class Spiking(Backend):
     priority = -1  # never chosen by itself: rates of spikes are not what one expects of float32
     dtypes = frozenset(d for d in dtypes.REAL if not d.is_floating) | {dtypes.float32}
     training = False
-    known_failures: ClassVar[dict[str, str]] = {
+    known_failures: Mapping[str, str] = {
         f"nn/layer/{layer}": "its neurons give rates in steps of 1/T; the limits of whole layers know no such rounding"
         for layer in ("ReLU", "TransformerEncoderLayer")
     }
