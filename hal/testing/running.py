@@ -12,11 +12,12 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import hal
+from hal import ops, report
 from hal.device import Device
 from hal.errors import PluginError
 from hal.testing.case import Case, Level, Outcome
@@ -99,12 +100,17 @@ class Runner:
 
 
 def run_case(case: Case, device: Device) -> Outcome:
-    """What came of a case; whatever it raises is a crash."""
+    """What came of a case; whatever it raises is a crash. What ran elsewhere on the way is no native case."""
     try:
-        outcome = case.run(device)
+        with report.placement_report() as counted:
+            outcome = case.run(device)
     except Exception as error:  # a stranger's code
         return Outcome("crash", detail=_story(error))
-    return outcome
+    fell = [e for e in counted.fallbacks.values() if e.source == str(device) and not ops.TABLE[e.what].host_only]
+    if outcome.status not in ("native", "decomposed") or not fell:
+        return outcome
+    reason = f"{', '.join(sorted({e.what for e in fell}))} fell back"
+    return replace(outcome, status="fallback", reason=reason, bytes=sum(e.bytes for e in fell))
 
 
 def _story(error: BaseException) -> str:

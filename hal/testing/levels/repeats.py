@@ -11,7 +11,17 @@ from hal.device import Device
 from hal.dtypes import DType
 from hal.op import Op
 from hal.policy import fallback
-from hal.testing.calls import call_of, fetch, has_floats, own_dtype, roundtrip_of, run_op, samples_of, why_declined
+from hal.testing.calls import (
+    call_of,
+    fetch,
+    foreign_result,
+    has_floats,
+    own_dtype,
+    roundtrip_of,
+    run_op,
+    samples_of,
+    why_declined,
+)
 from hal.testing.case import Case, Level
 from hal.testing.checks import Declined, case, same_bits, some_float
 from hal.testing.guards import Watched
@@ -33,7 +43,7 @@ def _fitting(op: Op, dtype: DType) -> int | None:
 def _case(op: Op, dtype: DType, number: int) -> Case:
     def check(device: Device) -> str:
         call = call_of(op.name, number, dtype, device)
-        declined = why_declined(device, call)
+        declined = why_declined(device, call) or foreign_result(device, call)
         if declined:
             raise Declined(declined)
         first: list[bytes] = []

@@ -19,6 +19,7 @@ from hal.testing.calls import (
     Call,
     call_of,
     fetch,
+    foreign_result,
     has_floats,
     outcome_of,
     own_dtype,
@@ -102,7 +103,7 @@ def _formed(call: Call, form: str) -> Call:
 
 
 def _run(device: Device, call: Call, form: str) -> Outcome:
-    declined = why_declined(device, call)
+    declined = why_declined(device, call) or foreign_result(device, call)
     if declined:
         return Outcome("declined", detail=declined)
     with fallback("allow"), no_grad():
@@ -135,7 +136,7 @@ def _case(op: Op, dtype: DType, form: str) -> Case:
             outcome = _run(device, _formed(call_of(op.name, i, dtype, device), form), form)
             if outcome.failed:
                 return Outcome(**{**outcome.__dict__, "detail": f"{form} inputs: {outcome.detail}"})
-            if worst is None or _size(outcome) > _size(worst):
+            if worst is None or worst.status == "declined" or _size(outcome) > _size(worst):
                 worst = outcome
         assert worst is not None
         return worst
