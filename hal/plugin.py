@@ -17,7 +17,7 @@ from hal.blas import threads as blas_threads
 from hal.config import cache_dir
 from hal.device import Device
 from hal.dtypes import DType
-from hal.errors import DeviceError, OutOfMemoryError
+from hal.errors import ConfigError, DeviceError, OutOfMemoryError
 from hal.op import Array, Op, Tolerance
 from hal.spec import Spec
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from hal.testing.case import Level
 
 __all__ = [
-    "API_VERSION", "Array", "Backend", "Buffer", "DType", "Device", "DeviceError", "Kernel", "Kernels", "Op",
-    "OutOfMemoryError", "Spec", "Tolerance", "Unavailable", "blas_threads", "cache_dir", "dtypes", "hookimpl",
+    "API_VERSION", "Array", "Backend", "Buffer", "ConfigError", "DType", "Device", "DeviceError", "Kernel", "Kernels",
+    "Op", "OutOfMemoryError", "Spec", "Tolerance", "Unavailable", "blas_threads", "cache_dir", "dtypes", "hookimpl",
     "on_one_blas_thread", "one_blas_thread",
 ]  # fmt: skip
 
