@@ -1,0 +1,27 @@
+"""`hal sim`: each command in the module of its name; what is none of them is a model to simulate."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS = ("presets",)
+
+
+class _Commands(click.Group):
+    """Commands that are imported when they are needed; the first word may also be the model of `hal sim MODEL`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = getattr(importlib.import_module(f"hal_systolic.cli.{cmd_name}"), cmd_name)
+        return found
+
+
+@click.group(cls=_Commands, short_help="Simulate a systolic-array accelerator.")
+def sim() -> None:
+    """Simulate a systolic-array accelerator, cycle by cycle."""
