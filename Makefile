@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow bench lint types docs dev size clean
+.PHONY: help demo test slow plugins bench lint types docs dev size clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.test ## Train a classifier on 1,797 real handwritten digits, in seconds.
 	$(BIN)/hal train $(ARGS)
@@ -22,6 +22,9 @@ test: $(VENV)/.test ## Run the plain tests.
 
 slow: $(VENV)/.test ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+plugins: $(VENV)/plugins/.done ## Run the tests of the plugins in plugins/, installed together in one environment.
+	$(VENV)/plugins/bin/python -m pytest plugins/onednn/tests plugins/spiking/tests plugins/tests $(ARGS)
 
 bench: $(VENV)/.test ## Measure: time of an op, steps per second, import time, peak memory.
 	$(BIN)/python tests/bench/run.py $(ARGS)
@@ -60,6 +63,14 @@ $(VENV)/.docs: EXTRAS := docs,test
 $(VENV)/.test $(VENV)/.dev $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing HAL with its extras $(EXTRAS) into $(VENV): once, until pyproject.toml changes."
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[$(EXTRAS)]"
+	@touch $@
+
+# As strangers install them, and apart: the other tests judge the cpu's own kernels.
+$(VENV)/plugins/.done: pyproject.toml $(wildcard plugins/onednn/*/* plugins/spiking/*/*) | $(VENV)/bin/python
+	@echo "Installing HAL and the plugins of plugins/ into $(VENV)/plugins."
+	@$(BIN)/python -m venv $(VENV)/plugins
+	@$(VENV)/plugins/bin/python -m pip install --disable-pip-version-check --quiet --editable ".[test]"
+	@$(VENV)/plugins/bin/python -m pip install --disable-pip-version-check --quiet ./plugins/onednn ./plugins/spiking
 	@touch $@
 
 $(VENV)/bin/python:
