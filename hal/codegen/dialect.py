@@ -1,39 +1,22 @@
 """The words in which OpenCL C and CUDA C differ, as macros: one kernel source is then valid in both.
 
-A source is written with the words of `WORDS` and begins with the prelude of its dialect. What a device can do (the
-largest group, the vectors its compiler likes) is no matter of words and stands in a `Target`.
+| word | meaning |
+|---|---|
+| `HAL_KERNEL` | before a kernel's name |
+| `HAL_FUNCTION` | before the result of a function that kernels call |
+| `HAL_GLOBAL`, `HAL_LOCAL` | of the device's memory; of an array that the items of a group share |
+| `HAL_BARRIER` | a wait of all items of a group for what each wrote into `HAL_LOCAL` memory |
+| `HAL_GROUP(d)`, `HAL_GROUPS(d)` | which group this is along axis d, and how many there are |
+| `HAL_ITEM(d)`, `HAL_ITEMS(d)` | which item of its group this is, and how many there are |
+| `f32`, `f64`, `i8` to `i64`, `u8` to `u64` | types of numbers in memory and in registers |
+| `f16`, `bf16`, `b8` | types in memory only: `hal_load_f16(pointer)` and `hal_store_f16(pointer, value)` and so on |
+| `hal_bits_f32(x)`, `hal_float_f32(i)` | the bits of a number as an integer of its size, and back; also for f64 |
+| `INFINITY`, `NAN` | numbers of float |
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-WORDS = """
-KERNEL        before a kernel's name
-FUNCTION      before the result of a function that kernels call
-GLOBAL        before the type of a pointer to the device's memory
-LOCAL         before an array that the items of a group share
-BARRIER       a wait of all items of a group for what each wrote into LOCAL memory
-GROUP(d)      which group this is along axis d; GROUPS(d) how many there are
-ITEM(d)       which item of its group this is; ITEMS(d) how many there are
-NOT_A_NUMBER  a float that is none; INFINITE the largest float
-FLOAT_BITS(x), BITS_FLOAT(i)    the bits of a float as an int, and back; DOUBLE_BITS, BITS_DOUBLE for a double and long
-int8, uint8, int16, uint16, int32, uint32, int64, uint64    integers of so many bits, as types
-"""
-
-_INTEGERS = {
-    "int8": "char", "uint8": "uchar", "int16": "short", "uint16": "ushort",
-    "int32": "int", "uint32": "uint", "int64": "long", "uint64": "ulong",
-}  # fmt: skip
-
-_CUDA_INTEGERS = {
-    "int8": "signed char", "uint8": "unsigned char", "int16": "short", "uint16": "unsigned short",
-    "int32": "int", "uint32": "unsigned int", "int64": "long long", "uint64": "unsigned long long",
-}  # fmt: skip
-
-
-def _named(macros: dict[str, str]) -> str:
-    return "".join(f"#define {name} {text}\n" for name, text in macros.items())
 
 
 @dataclass(frozen=True)
@@ -42,69 +25,133 @@ class Dialect:
 
     Attributes:
         name: of the language, for messages.
-        prelude: what a source begins with.
-        types: the type of elements in memory by the name of hal's dtype; a bool is a byte.
-        float64: what a source that uses double begins with, before the prelude.
-        float16: the same for half.
+        words: macros for the words in which languages differ, by word.
+        types: the type of a number by its name here, such as `f32`.
+        float64, float16: what a source that uses the type begins with, before all else.
+        half: functions that read and write float16.
+        first: what every source begins with.
     """
 
     name: str
-    prelude: str
+    words: dict[str, str]
     types: dict[str, str]
-    float64: str = ""
-    float16: str = ""
+    float64: str
+    float16: str
+    half: str
+    first: str = ""
 
+    def prelude(self, text: str) -> str:
+        """What a source must begin with whose kernels, and the functions that they call, are `text`."""
+        parts = [self.first]
+        if "f64" in text:
+            parts.append(self.float64)
+        if "f16" in text.replace("bf16", ""):
+            parts.append(self.float16)
+        parts += [f"#define {word} {meaning}\n" for word, meaning in self.words.items()]
+        parts += [
+            f"typedef {meaning} {name};\n"
+            for name, meaning in self.types.items()
+            if name in text or name in ("u16", "i32", "u32", "f32", "u8", "i64")
+        ]
+        if "b8" in text:
+            parts.append(_BOOL)
+        if "bf16" in text:
+            parts.append(_BFLOAT16)
+        if "f16" in text.replace("bf16", ""):
+            parts.append(self.half)
+        return "".join(parts)
+
+
+_BOOL = """HAL_FUNCTION i32 hal_load_b8(HAL_GLOBAL const b8 *p) { return *p != 0; }
+HAL_FUNCTION void hal_store_b8(HAL_GLOBAL b8 *p, i32 x) { *p = x != 0; }
+"""
+
+# The upper half of a float32; when written, rounded to the nearest, and to the even one of two.
+_BFLOAT16 = """HAL_FUNCTION f32 hal_load_bf16(HAL_GLOBAL const bf16 *p) { return hal_float_f32((i32)((u32)*p << 16)); }
+HAL_FUNCTION void hal_store_bf16(HAL_GLOBAL bf16 *p, f32 x) {
+  const u32 bits = (u32)hal_bits_f32(x);
+  *p = x != x ? (bf16)0x7fc0 : (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+"""
 
 OPENCL = Dialect(
     "OpenCL C",
-    "#pragma OPENCL FP_CONTRACT ON\n"
-    + _named(
-        {
-            "KERNEL": "__kernel void",
-            "FUNCTION": "",
-            "GLOBAL": "__global",
-            "LOCAL": "__local",
-            "BARRIER": "barrier(CLK_LOCAL_MEM_FENCE)",
-            "GROUP(d)": "get_group_id(d)",
-            "GROUPS(d)": "get_num_groups(d)",
-            "ITEM(d)": "get_local_id(d)",
-            "ITEMS(d)": "get_local_size(d)",
-            "NOT_A_NUMBER": "NAN",
-            "INFINITE": "INFINITY",
-            "FLOAT_BITS(x)": "as_int(x)",
-            "BITS_FLOAT(i)": "as_float(i)",
-            "DOUBLE_BITS(x)": "as_long(x)",
-            "BITS_DOUBLE(i)": "as_double(i)",
-            **_INTEGERS,
-        }
-    ),
-    {**_INTEGERS, "bool": "uchar", "float16": "half", "float32": "float", "float64": "double"},
+    {
+        "HAL_KERNEL": "__kernel void",
+        "HAL_FUNCTION": "",
+        "HAL_GLOBAL": "__global",
+        "HAL_LOCAL": "__local",
+        "HAL_BARRIER": "barrier(CLK_LOCAL_MEM_FENCE)",
+        "HAL_GROUP(d)": "get_group_id(d)",
+        "HAL_GROUPS(d)": "get_num_groups(d)",
+        "HAL_ITEM(d)": "get_local_id(d)",
+        "HAL_ITEMS(d)": "get_local_size(d)",
+        "hal_bits_f32(x)": "as_int(x)",
+        "hal_float_f32(i)": "as_float(i)",
+        "hal_bits_f64(x)": "as_long(x)",
+        "hal_float_f64(i)": "as_double(i)",
+    },
+    {
+        "i8": "char",
+        "u8": "uchar",
+        "i16": "short",
+        "u16": "ushort",
+        "i32": "int",
+        "u32": "uint",
+        "i64": "long",
+        "u64": "ulong",
+        "f32": "float",
+        "f64": "double",
+        "b8": "uchar",
+        "bf16": "ushort",
+        "f16": "half",
+    },
     float64="#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n",
-    float16="#pragma OPENCL EXTENSION cl_khr_fp16 : enable\n",
+    float16="",
+    # Reading and writing halves needs no extension: only computing in them does.
+    half="""HAL_FUNCTION f32 hal_load_f16(HAL_GLOBAL const f16 *p) { return vload_half(0, p); }
+HAL_FUNCTION void hal_store_f16(HAL_GLOBAL f16 *p, f32 x) { vstore_half_rte(x, 0, p); }
+""",
+    first="#pragma OPENCL FP_CONTRACT ON\n",
 )
 
 CUDA = Dialect(
     "CUDA C",
-    _named(
-        {
-            "KERNEL": 'extern "C" __global__ void',
-            "FUNCTION": "__device__ static inline",
-            "GLOBAL": "",
-            "LOCAL": "__shared__",
-            "BARRIER": "__syncthreads()",
-            "GROUP(d)": "((d) == 0 ? blockIdx.x : (d) == 1 ? blockIdx.y : blockIdx.z)",
-            "GROUPS(d)": "((d) == 0 ? gridDim.x : (d) == 1 ? gridDim.y : gridDim.z)",
-            "ITEM(d)": "((d) == 0 ? threadIdx.x : (d) == 1 ? threadIdx.y : threadIdx.z)",
-            "ITEMS(d)": "((d) == 0 ? blockDim.x : (d) == 1 ? blockDim.y : blockDim.z)",
-            "NOT_A_NUMBER": "__int_as_float(0x7fc00000)",
-            "INFINITE": "__int_as_float(0x7f800000)",
-            "FLOAT_BITS(x)": "__float_as_int(x)",
-            "BITS_FLOAT(i)": "__int_as_float(i)",
-            "DOUBLE_BITS(x)": "__double_as_longlong(x)",
-            "BITS_DOUBLE(i)": "__longlong_as_double(i)",
-            **_CUDA_INTEGERS,
-        }
-    ),
-    {**_CUDA_INTEGERS, "bool": "unsigned char", "float16": "__half", "float32": "float", "float64": "double"},
+    {
+        "HAL_KERNEL": 'extern "C" __global__ void',
+        "HAL_FUNCTION": "__device__ static inline",
+        "HAL_GLOBAL": "",
+        "HAL_LOCAL": "__shared__",
+        "HAL_BARRIER": "__syncthreads()",
+        "HAL_GROUP(d)": "((d) == 0 ? blockIdx.x : (d) == 1 ? blockIdx.y : blockIdx.z)",
+        "HAL_GROUPS(d)": "((d) == 0 ? gridDim.x : (d) == 1 ? gridDim.y : gridDim.z)",
+        "HAL_ITEM(d)": "((d) == 0 ? threadIdx.x : (d) == 1 ? threadIdx.y : threadIdx.z)",
+        "HAL_ITEMS(d)": "((d) == 0 ? blockDim.x : (d) == 1 ? blockDim.y : blockDim.z)",
+        "hal_bits_f32(x)": "__float_as_int(x)",
+        "hal_float_f32(i)": "__int_as_float(i)",
+        "hal_bits_f64(x)": "__double_as_longlong(x)",
+        "hal_float_f64(i)": "__longlong_as_double(i)",
+        "INFINITY": "__int_as_float(0x7f800000)",
+        "NAN": "__int_as_float(0x7fc00000)",
+    },
+    {
+        "i8": "signed char",
+        "u8": "unsigned char",
+        "i16": "short",
+        "u16": "unsigned short",
+        "i32": "int",
+        "u32": "unsigned int",
+        "i64": "long long",
+        "u64": "unsigned long long",
+        "f32": "float",
+        "f64": "double",
+        "b8": "unsigned char",
+        "bf16": "unsigned short",
+        "f16": "__half",
+    },
+    float64="",
     float16="#include <cuda_fp16.h>\n",
+    half="""HAL_FUNCTION f32 hal_load_f16(const f16 *p) { return __half2float(*p); }
+HAL_FUNCTION void hal_store_f16(f16 *p, f32 x) { *p = __float2half_rn(x); }
+""",
 )
