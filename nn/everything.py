@@ -1,6 +1,6 @@
 """All that `nn` offers, by the file it comes from: imported when the first of it is asked for."""
 
-from nn import functional, init, optim, utils
+from nn import functional, init, metrics, optim, utils
 from nn.activations import (
     CELU,
     ELU,
@@ -140,6 +140,6 @@ __all__ = [
     "ReplicationPad2d", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softmax2d", "Softmin",
     "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold", "Transformer", "TransformerDecoder",
     "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer", "Unflatten", "UninitializedBuffer",
-    "UninitializedParameter", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "functional", "init", "optim", "utils",
+    "UninitializedParameter", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "functional", "init", "metrics", "optim", "utils",
 ]
 # fmt: on
