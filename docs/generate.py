@@ -102,7 +102,16 @@ def conformance_levels() -> str:
     return "\n".join([f"{len(rows)} levels, {total:,} cases on the CPU.", "", *head, *rows])
 
 
-NN = ["nn", "nn.functional", "nn.init", "nn.optim", "nn.optim.lr_scheduler", "nn.optim.swa_utils", "nn.metrics", "nn.data"]
+NN = [
+    "nn",
+    "nn.functional",
+    "nn.init",
+    "nn.optim",
+    "nn.optim.lr_scheduler",
+    "nn.optim.swa_utils",
+    "nn.metrics",
+    "nn.data",
+]
 SECTIONS: dict[str, Callable[[], str]] = {
     "ops": op_table,
     "commands": command_line,
