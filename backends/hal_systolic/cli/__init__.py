@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = ("presets",)
+COMMANDS = ("compat", "presets")
 
 
 class _Commands(click.Group):

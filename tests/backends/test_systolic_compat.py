@@ -1,0 +1,85 @@
+"""SCALE-Sim's counts, against scalesim_sample.csv: a sample of what SCALE-Sim 3.0.0 itself reported."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from hal.cli import cli
+from hal.errors import ConfigError
+from hal_systolic.compat import Convolution, count, read_layer
+
+TABLE = Path(__file__).with_name("scalesim_sample.csv")
+ROWS = list(csv.DictReader(TABLE.read_text(encoding="utf-8").splitlines()))
+EXACT = ["compute_cycles", "mapping_eff_pct", "compute_util_pct", "folds"]
+EXACT += ["sram_ifmap_reads", "sram_filter_reads", "sram_ofmap_writes"]
+WITHOUT_STALLS = ["total_cycles", "overall_util_pct", "dram_filter_reads", "dram_ofmap_writes"]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
+def test_counts_are_those_of_scalesim(row: dict[str, str]) -> None:
+    counts = count(read_layer(row))
+    names = EXACT + (WITHOUT_STALLS if row["mode"] == "CALC" else [])
+    if row["mode"] == "CALC" and row["kind"] == "gemm":
+        names = [*names, "dram_ifmap_reads"]
+    assert {name: getattr(counts, name) for name in names} == pytest.approx({n: float(row[n]) for n in names}, rel=1e-9)
+    assert counts.total_cycles == int(row["total_cycles"]) - int(row["stall_cycles"])
+
+
+def test_the_command_writes_the_table_with_its_results(tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    result = CliRunner().invoke(cli, ["sim", "compat", str(TABLE), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    written = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
+    names = ["id", "M", "compute_cycles", "compute_util_pct", "sram_ofmap_writes", "mapping_eff_pct"]
+    assert [[row[n] for n in names] for row in written] == [[row[n] for n in names] for row in ROWS]
+
+    listed = CliRunner().invoke(cli, ["sim", "compat", str(TABLE), "--json"])
+    assert [row["id"] for row in json.loads(listed.stdout)] == [row["id"] for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("text", "gemm", "pixels"),
+    [
+        ((13, 11, 4, 2, 5, 7, 3), (16, 7, 40), 520),  # stride beyond the kernel: columns that no window covers
+        ((14, 14, 1, 1, 256, 512, 2), (64, 512, 256), 12544),  # the last window lies outside
+        ((5, 5, 5, 5, 16, 120, 1), (1, 120, 400), 400),
+        ((30, 30, 3, 3, 1, 1, 1), (784, 1, 9), 900),
+    ],
+)
+def test_a_convolution_is_a_product(text: tuple[int, ...], gemm: tuple[int, int, int], pixels: int) -> None:
+    conv = Convolution(*text)
+    assert (conv.gemm, conv.pixels_read) == (gemm, pixels)
+
+
+GOOD = {"id": "r1", "M": "4", "N": "4", "K": "4", "dataflow": "ws", "rows": "8", "cols": "8"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": "0"}, "r1: rows needs a whole number of 1 or more, got '0'"),
+        ({"M": "x"}, "r1: M needs a whole number"),
+        ({"dataflow": "rs"}, "dataflow must be ws, os or is, got 'rs'"),
+        ({"conv": "3x3x5x5x1x1x1"}, "kernel of conv 3x3x5x5x1x1x1 is larger than its image"),
+        ({"conv": "5x5x3x3x1x1"}, "conv is HxWx"),
+        ({"conv": "5x5x3x3x1x1x1"}, r"the row says \(4, 4, 4\)"),
+        ({"sram_kb": "64"}, "sram_kb is IFMAP/FILTER/OFMAP"),
+    ],
+)
+def test_a_row_that_means_nothing_is_refused(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_layer({**GOOD, **changes})
+
+
+def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "in.csv"
+    table.write_text("id,M,N,K\nr1,1,1,1\n", encoding="utf-8")
+    result = CliRunner().invoke(cli, ["sim", "compat", str(table)])
+    assert result.exit_code == 1
+    assert "needs the columns" in result.output
+    assert "dataflow" in result.output
