@@ -24,12 +24,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Call:
-    """One op that would run: its inputs' specs, its settings, and the spec (or specs) of its result."""
+    """One op that would run: its inputs' specs, its settings, and the spec (or specs) of its result.
+
+    Attributes:
+        operands, results: the abstract tensors themselves, by which data can be followed from call to call.
+    """
 
     op: Op
     inputs: tuple[Spec, ...]
     settings: dict[str, Any]
     result: Spec | tuple[Spec, ...]
+    operands: tuple[Tensor, ...] = ()
+    results: tuple[Tensor, ...] = ()
 
 
 class _AbstractBackend(Backend):
@@ -61,9 +67,10 @@ def evaluate(op: Op, args: tuple[Tensor, ...], outs: tuple[Spec, ...], single: b
     from hal.tensor import CONSTANT, Tensor
 
     calls = getattr(_local, "calls", None)
-    if calls is not None:
-        calls.append(Call(op, tuple(x.spec for x in args), settings, outs[0] if single else outs))
     results = tuple(Tensor(None, spec, ABSTRACT, CONSTANT) for spec in outs)
+    if calls is not None:
+        specs = tuple(x.spec for x in args)
+        calls.append(Call(op, specs, settings, outs[0] if single else outs, args, results))
     return results[0] if single else results
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hal.plugin import Array, Backend, Device, DType, Kernels, Spec, dtypes, hookimpl
+from hal.plugin import Array, Backend, Device, DType, Kernel, Kernels, Op, Spec, dtypes, hookimpl
 
 if TYPE_CHECKING:
     from hal_opencl.buffer import Buffer
@@ -114,6 +115,12 @@ class OneOpenCL(Backend):
         from hal_opencl.sharing import expose
 
         return expose(buffer)
+
+    def prepare(
+        self, op: Op, kernel: Kernel, specs: tuple[Spec, ...], outs: tuple[Spec, ...], settings: Mapping[str, Any]
+    ) -> Callable[..., Any]:
+        prepare = getattr(kernel.run, "prepare", None)
+        return kernel.run if prepare is None else prepare(self.runtime, specs, outs, settings)
 
     def synchronize(self, device: Device) -> None:
         self.runtime.finish()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from math import prod
 
 from hal.plugin import DType, Spec
+from hal_opencl.layout import Shape, lies_in_rows, row_strides
 from hal_opencl.memory import Memory
 
-Shape = tuple[int, ...]
+__all__ = ["Buffer", "Shape", "row_strides"]
 
 
 class Buffer:
@@ -47,24 +48,3 @@ class Buffer:
 
     def __repr__(self) -> str:
         return f"<{self.spec} on {self.memory.runtime.name}, strides {self.strides} from {self.offset}>"
-
-
-def row_strides(shape: Shape) -> Shape:
-    """The strides of elements that lie row by row."""
-    strides = []
-    step = 1
-    for n in reversed(shape):
-        strides.append(step)
-        step *= n
-    return tuple(reversed(strides))
-
-
-def lies_in_rows(shape: Shape, strides: Shape) -> bool:
-    """Whether elements with these strides lie row by row without gaps."""
-    step = 1
-    for n, s in zip(reversed(shape), reversed(strides), strict=True):
-        if n != 1:
-            if s != step and n:
-                return 0 in shape
-            step *= n
-    return True

@@ -1,4 +1,4 @@
-"""Device memory: blocks that return to a pool when nothing refers to them, a limit, and who holds them if it is full."""
+"""Device memory: blocks that return to a pool when nothing refers to them, a limit, and who holds them."""
 
 from __future__ import annotations
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hal.plugin import Array, DeviceError, DType, Spec
 from hal_opencl import discovery
-from hal_opencl.buffer import Buffer, Shape, row_strides
+from hal_opencl.buffer import Buffer
+from hal_opencl.layout import Shape, row_strides
 from hal_opencl.memory import Memory, Pool
 from hal_opencl.programs import Programs
 
@@ -99,13 +101,13 @@ class Runtime:
         items: Shape,
         local: Shape | None,
         *arguments: Any,
-        writes: tuple[Memory, ...] = (),
+        writes: Sequence[Memory] = (),
     ) -> None:
         """Enqueue a kernel with `items` work items in groups of `local`; arguments are memories and NumPy scalars.
 
         Args:
             label: the op, for errors.
-            writes: the memories that it writes into: where the host shares one, the kernel is waited for.
+            writes: what it writes into: where the host shares that memory, the kernel is waited for.
 
         Raises:
             DeviceError: the driver refused, or (with HAL_OPENCL_SYNC=1) the kernel failed.

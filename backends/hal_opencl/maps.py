@@ -1,0 +1,212 @@
+"""Maps: kernels that compute each element of their results from the elements at the same place of their inputs.
+
+The source is made for what it is called on: where all lie row by row it is one loop; else the axes that differ are
+walked over, with inner loops that the compiler can vectorise where the innermost steps are 0 or 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hal.codegen.dialect import OPENCL
+from hal.codegen.expressions import loaded, memory_type, stored, value_type
+from hal.codegen.functions import needed
+from hal.plugin import DType
+from hal_opencl.buffer import Buffer
+from hal_opencl.layout import Shape, collapsed, stretched
+
+if TYPE_CHECKING:
+    from hal_opencl.runtime import Runtime
+
+GRAIN = 8192  # elements that are worth a work item of their own on a CPU
+PER_UNIT = 4  # work items for each compute unit of a CPU, so that a late one delays little
+Body = Callable[[list[str]], tuple[list[str], list[str]]]
+_ONE = np.int64(1)
+
+
+def whole(source: str) -> str:
+    """A source with all that must stand before it: the dialect's words, and the functions that it calls."""
+    text = needed(source) + source
+    return OPENCL.prelude(text) + text
+
+
+def items_for(runtime: Runtime, count: int, grain: int = GRAIN) -> tuple[Shape, Shape, int]:
+    """Work items, the size of their groups, and how many elements each takes (on a CPU, one after the other)."""
+    if runtime.is_cpu:
+        items = max(1, min(PER_UNIT * runtime.units, count // grain))
+        return (items,), (1,), -(-count // items)
+    local = runtime.local
+    groups = max(1, min(-(-count // local), 64 * runtime.units))
+    return (groups * local,), (local,), 1
+
+
+class Map:
+    """One map on given dtypes: `map(runtime, inputs, outputs)` enqueues it.
+
+    Attributes:
+        label: the op, for errors.
+        inputs, outputs: dtypes.
+        body: from the names of the loaded inputs to the lines that compute, and the names of the results.
+    """
+
+    def __init__(self, label: str, inputs: Sequence[DType], outputs: Sequence[DType], body: Body) -> None:
+        self.label = label
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.body = body
+        self._kernels: dict[Any, Any] = {}
+
+    def __call__(self, runtime: Runtime, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+        """Compute `outputs`, which have one shape, from inputs that broadcast to it."""
+        shape = outputs[0].shape
+        count = outputs[0].size
+        if count == 0:
+            return
+        modes = ""
+        for x in inputs:
+            if x.contiguous and x.shape == shape:
+                modes += "v"
+            elif x.size == 1:
+                modes += "s"
+            else:
+                return self._strided(runtime, inputs, outputs)
+        for x in outputs:
+            if not x.contiguous:
+                return self._strided(runtime, inputs, outputs)
+        kernel = self._kernels.get((runtime, modes))
+        if kernel is None:
+            source = whole(self._flat_source(modes, runtime.is_cpu))
+            kernel = self._kernels[runtime, modes] = runtime.programs.kernel(source, "map", self.label)
+        items, local, per = items_for(runtime, count)
+        arguments: list[Any] = [np.int64(count), np.int64(per)]
+        for x in (*inputs, *outputs):
+            arguments += (x.memory, np.int64(x.offset))
+        runtime.launch(self.label, kernel, items, local, *arguments, writes=[x.memory for x in outputs])
+
+    def _strided(self, runtime: Runtime, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+        shape = outputs[0].shape
+        steps = [stretched(x.shape, x.strides, shape) for x in inputs] + [x.strides for x in outputs]
+        sizes, strides = collapsed(shape, steps)
+        modes = (len(sizes), *(s[-1] if s[-1] in (0, 1) else "s" for s in strides))
+        kernel = self._kernels.get((runtime, modes))
+        if kernel is None:
+            source = whole(self._strided_source(len(sizes), modes[1:], runtime.is_cpu))
+            kernel = self._kernels[runtime, modes] = runtime.programs.kernel(source, "map", self.label)
+        count = outputs[0].size
+        items, local, per = items_for(runtime, count)
+        layout = np.array([sizes, *strides], np.int64)
+        arguments: list[Any] = [layout, np.int64(count), np.int64(per)]
+        for x in (*inputs, *outputs):
+            arguments += (x.memory, np.int64(x.offset))
+        runtime.launch(self.label, kernel, items, local, *arguments, writes=[x.memory for x in outputs])
+
+    # Sources.
+
+    def _parameters(self) -> str:
+        parts = []
+        for i, dtype in enumerate(self.inputs):
+            parts.append(f"HAL_GLOBAL const {memory_type(dtype)} *restrict p{i}, const i64 o{i}")
+        for i, dtype in enumerate(self.outputs):
+            parts.append(f"HAL_GLOBAL {memory_type(dtype)} *restrict q{i}, const i64 r{i}")
+        return ",\n    ".join(parts)
+
+    def _offsets(self) -> str:
+        moves = [f"p{i} += o{i};" for i in range(len(self.inputs))] + [
+            f"q{i} += r{i};" for i in range(len(self.outputs))
+        ]
+        return " ".join(moves)
+
+    def _element(self, places: list[str], hoisted: frozenset[int] = frozenset()) -> str:
+        """The lines for one element, whose inputs and outputs are at these places."""
+        lines = []
+        for i, dtype in enumerate(self.inputs):
+            if i not in hoisted:
+                lines.append(f"const {value_type(dtype)} x{i} = {loaded(f'p{i}', places[i], dtype)};")
+        body, results = self.body([f"x{i}" for i in range(len(self.inputs))])
+        lines += body
+        for i, (dtype, result) in enumerate(zip(self.outputs, results, strict=True)):
+            lines.append(stored(f"q{i}", places[len(self.inputs) + i], result, dtype))
+        return "\n        ".join(lines)
+
+    def _flat_source(self, modes: str, is_cpu: bool) -> str:
+        single = frozenset(i for i, mode in enumerate(modes) if mode == "s")
+        hoisted = " ".join(
+            f"const {value_type(self.inputs[i])} x{i} = {loaded(f'p{i}', '0', self.inputs[i])};" for i in sorted(single)
+        )
+        element = self._element(["i"] * (len(self.inputs) + len(self.outputs)), single)
+        return f"""HAL_KERNEL map(const i64 n, const i64 per,
+    {self._parameters()}) {{
+    {self._offsets()}
+    {hoisted}
+    {loop(is_cpu)} {{
+        {element}
+    }}
+}}
+"""
+
+    def _strided_source(self, rank: int, modes: tuple[Any, ...], is_cpu: bool) -> str:
+        count = len(self.inputs) + len(self.outputs)
+        last = rank - 1
+        struct = f"typedef struct {{ i64 n[{rank}]; i64 s[{count}][{rank}]; }} layout;\n"
+        head = f"""{struct}HAL_KERNEL map(const layout l, const i64 n, const i64 per,
+    {self._parameters()}) {{
+    {self._offsets()}
+"""
+        if is_cpu:
+            inner = ["0" if m == 0 else "j" if m == 1 else f"j * l.s[{k}][{last}]" for k, m in enumerate(modes)]
+            places = [f"(b{k} + {place})" for k, place in enumerate(inner)]
+            bases = "i64 " + ", ".join(f"b{k} = 0" for k in range(count)) + ";"
+            decode = _decode(range(last - 1, -1, -1), count, "row", "b")
+            return f"""{head}
+    const i64 first = (i64)get_global_id(0) * per;
+    const i64 last = first + per < n ? first + per : n;
+    i64 i = first;
+    while (i < last) {{
+        i64 row = i / l.n[{last}];
+        const i64 from = i - row * l.n[{last}];
+        const i64 to = from + (last - i) < l.n[{last}] ? from + (last - i) : l.n[{last}];
+        i += to - from;
+        {bases}
+        {decode}
+        for (i64 j = from; j < to; j++) {{
+        {self._element(places)}
+        }}
+    }}
+}}
+"""
+        places = [f"b{k}" for k in range(count)]
+        bases = "i64 rest = i, " + ", ".join(f"b{k} = 0" for k in range(count)) + ";"
+        return f"""{head}
+    {loop(is_cpu)} {{
+        {bases}
+        {_decode(range(last, -1, -1), count, "rest", "b")}
+        {self._element(places)}
+    }}
+}}
+"""
+
+
+def loop(is_cpu: bool) -> str:
+    """The loop of a work item over elements: a range on a CPU, every so many on a GPU."""
+    if is_cpu:
+        return (
+            "const i64 first = (i64)get_global_id(0) * per;\n"
+            "    const i64 last = first + per < n ? first + per : n;\n"
+            "    for (i64 i = first; i < last; i++)"
+        )
+    return "for (i64 i = get_global_id(0); i < n; i += get_global_size(0))"
+
+
+def _decode(axes: range, count: int, rest: str, base: str) -> str:
+    """Lines that add to each array's place what the axes of an index give."""
+    lines = []
+    for axis in axes:
+        if axis:
+            lines.append(f"{{ const i64 at = {rest} % l.n[{axis}]; {rest} /= l.n[{axis}];")
+        else:
+            lines.append(f"{{ const i64 at = {rest};")
+        lines.append(" ".join(f"{base}{k} += at * l.s[{k}][{axis}];" for k in range(count)) + " }")
+    return "\n        ".join(lines)
