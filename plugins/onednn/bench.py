@@ -152,6 +152,7 @@ RACES: list[tuple[str, Callable[[], None]]] = [
     ("max", lambda: layers("max pool 2x2, 64, 56x56, batch 8", lambda kit: kit.MaxPool2d(2), 8, 64, 56, 56)),
     ("avg", lambda: layers("avg pool 2x2, 64, 56x56, batch 8", lambda kit: kit.AvgPool2d(2), 8, 64, 56, 56)),
     ("block", lambda: layers("two of conv, norm, relu, 56x56", block, 8, 64, 56, 56)),
+    ("layer", lambda: layers("layer norm of 1024 x 256", lambda kit: kit.LayerNorm(256), 1024, 256)),
     ("train", lambda: training("LeNet, batch 64, training step", lenet, 64, 1, 28, 28)),
     ("matmul", lambda: product(64, 400, 120)),
     ("matmul", lambda: product(256, 256, 256)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hal_onednn import convolution, pooling, products
+from hal_onednn import convolution, normalization, pooling, products
 from hal_onednn.table import kernels
 
-__all__ = ["convolution", "kernels", "pooling", "products"]
+__all__ = ["convolution", "kernels", "normalization", "pooling", "products"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hal.plugin import Array, Kernels, Op, Spec
+from hal.plugin import Kernels, Op, Spec
 from hal_onednn.api import OneDnnError
 from hal_onednn.finding import available, status
 
@@ -38,6 +38,6 @@ def possible(make: Callable[..., Any]) -> Callable[..., bool]:
     return when
 
 
-def register(op: Op, make: Callable[..., Any], kernel: Callable[..., Array]) -> None:
+def register(op: Op, make: Callable[..., Any], kernel: Callable[..., Any]) -> None:
     """Put a kernel into the table for the calls that `make` has a primitive for."""
     kernels.register(op, when=possible(make), out=True)(kernel)
