@@ -19,6 +19,7 @@ from hal.device import Device
 from hal.dtypes import DType
 from hal.errors import ConfigError, DeviceError, OutOfMemoryError
 from hal.op import Array, Op, Tolerance
+from hal.schedule.speed import Link, Speed
 from hal.spec import Spec
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from hal.testing.case import Level
 
 __all__ = [
-    "API_VERSION", "Array", "Backend", "Buffer", "ConfigError", "DType", "Device", "DeviceError", "Kernel", "Kernels",
+    "API_VERSION", "Array", "Backend", "Buffer", "ConfigError", "DType", "Device", "DeviceError", "Kernel", "Kernels", "Link", "Speed",
     "Op", "OutOfMemoryError", "Spec", "Tolerance", "Unavailable", "blas_threads", "cache_dir", "dtypes", "hookimpl",
     "on_one_blas_thread", "one_blas_thread",
 ]  # fmt: skip
@@ -222,6 +223,17 @@ class Backend:
 
         For devices that compute in another kind of number than `dtype` (spike rates, products of fewer bits). The
         accuracy certificate prints it with its source instead of the record's. None (the default): the record holds.
+        """
+        return None
+
+    def speed(self, device: Device) -> Speed | None:
+        """How fast `device` computes, for the scheduler. None (the default): it is measured when somebody asks."""
+        return None
+
+    def link(self, device: Device, other: Device | None = None) -> Link | None:
+        """How fast copies from `device` to `other`, or to and from the host, are.
+
+        None (the default): to the host it is measured; between two devices the way leads through the host.
         """
         return None
 
