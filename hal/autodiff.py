@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hal import ops
 from hal.errors import GradientError
 from hal.recording import Hook, Node, enable_grad, mode, no_grad, set_grad_enabled
+from hal.scope import here
 from hal.spec import Spec
 from hal.views import is_stretched
 
@@ -58,10 +59,11 @@ def _propagate(
             if arrived is not None:
                 tensor.grad = arrived if tensor.grad is None else tensor.grad + arrived
         outer, mode.gradient_of = mode.gradient_of, node
+        place, here.name = here.name, f"{node.scope} (backward)" if node.scope else ""
         try:
             results = node.gradients(incoming, create_graph)
         finally:
-            mode.gradient_of = outer
+            mode.gradient_of, here.name = outer, place
         shared = {id(g.storage) for g in incoming if g is not None}
         shared.update(id(x.storage) for x in node.inputs)
         for edge, result in zip(node.edges, results, strict=True):

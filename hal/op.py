@@ -62,8 +62,8 @@ class Tolerance:
     Attributes:
         float32, float16, float64, bfloat16: the number of units allowed.
         unit: `ulp`: of each element of the result; `terms`: the conditioned unit of a sum, u * f(|x|),
-            where the number allowed is min(K, 8 + 2 sqrt(K)) for K terms; `norm`: u times the largest magnitude
-            of the result.
+            where the number allowed for K terms is min(K, 8 + 2 sqrt(K)), and what is stated here on top of it (for
+            terms that are not exact themselves); `norm`: u times the largest magnitude of the result.
         source: the table or argument that the numbers come from.
         conditioned: for functions composed of several, in `ulp`: whether the result may also be off by what one unit
             in the last place of an input makes, or a number too small to be normal, lost on the way.

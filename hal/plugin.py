@@ -17,8 +17,9 @@ from hal.blas import threads as blas_threads
 from hal.config import cache_dir
 from hal.device import Device
 from hal.dtypes import DType
-from hal.errors import ConfigError, DeviceError, OutOfMemoryError
+from hal.errors import ConfigError, DeviceError, DTypeError, OutOfMemoryError
 from hal.op import Array, Op, Tolerance
+from hal.scope import current_scope, listening
 from hal.schedule.speed import Link, Speed
 from hal.spec import Spec
 
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from hal.testing.case import Level
 
 __all__ = [
-    "API_VERSION", "Array", "Backend", "Buffer", "ConfigError", "DType", "Device", "DeviceError", "Kernel", "Kernels", "Link", "Speed",
-    "Op", "OutOfMemoryError", "Spec", "Tolerance", "Unavailable", "blas_threads", "cache_dir", "dtypes", "hookimpl",
-    "on_one_blas_thread", "one_blas_thread",
+    "API_VERSION", "Array", "Backend", "Buffer", "ConfigError", "DType", "DTypeError", "Device", "DeviceError", "Kernel", "Kernels", "Link", "Speed",
+    "Op", "OutOfMemoryError", "Spec", "Tolerance", "Unavailable", "blas_threads", "cache_dir", "current_scope", "dtypes",
+    "hookimpl", "listening", "on_one_blas_thread", "one_blas_thread",
 ]  # fmt: skip
 
 API_VERSION = 1
@@ -203,10 +204,12 @@ class Backend:
         """
         return None
 
-    def reserve(self, nbytes: int, device: Device) -> Callable[[int, Spec], Buffer] | None:
+    def reserve(self, nbytes: int, device: Device) -> Callable[[int, Spec, Buffer], Buffer] | None:
         """Memory for the intermediate results of a plan, or None (the default): then every kernel brings its own.
 
-        The answer gives, for an offset (a multiple of 64) and a spec, a buffer that lies there, row by row.
+        The answer is asked for buffers in it: `carve(offset, spec, like)`, at a multiple of 64 bytes. `like` is what
+        the kernel brought of its own; the new buffer has to lie in memory in the same order of axes, since that may
+        decide how sums over it are rounded.
         """
         return None
 

@@ -14,6 +14,7 @@ from hal.abstract import StaleBackend
 from hal.device import Device
 from hal.errors import DeviceError, GradientError
 from hal.op import Op
+from hal.scope import here
 from hal.source import user_line
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 Hook = Callable[["Tensor"], "Tensor | None"]
 _count = itertools.count()
+
+
+def next_order() -> int:
+    """A number higher than those of all operations recorded so far, and lower than of those to come."""
+    return next(_count)
 
 
 class _Mode(threading.local):
@@ -118,6 +124,7 @@ class Node:
         edges: for each input the node that made it, the leaf that it is, or None if it needs no gradient.
         order: later operations have higher numbers.
         line: the user's line, if lines are noted.
+        scope: the name of the part of the program that it belongs to.
     """
 
     __slots__ = (
@@ -130,6 +137,7 @@ class Node:
         "outs",
         "released",
         "retained",
+        "scope",
         "settings",
         "versions",
     )
@@ -146,6 +154,7 @@ class Node:
         self.retained: list[Tensor] = []
         self.hooks: dict[int, list[Hook]] | None = None
         self.line = user_line() if mode.lines else None
+        self.scope = here.name
 
     def __repr__(self) -> str:
         return f"<recorded {self.op.name}>"

@@ -13,12 +13,12 @@ import numpy as np
 
 import hal
 import nn
-from hal import Tensor, report
+from hal import Tensor, ops, report
 from hal.device import Device
 from hal.dtypes import DType
 from hal.op import Array
 from hal.policy import fallback
-from hal.testing.accuracy import unit_roundoff
+from hal.testing.accuracy import products_cost, unit_roundoff
 from hal.testing.calls import fetch
 from hal.testing.case import Case, Level, Outcome
 from hal.testing.checks import Declined, case, exact_device, same_bits, some_float
@@ -167,9 +167,10 @@ def _judged(what: str, device: Device, run: Run) -> Outcome:
             worst = max(worst, float(np.abs(y - w).max()) / scale)
     fell = sorted({e.what for e in counted.fallbacks.values()})
     reason = f"{', '.join(fell)} fell back" if fell else ""
-    detail = f"{what}: off by {worst:.3g} roundings of the largest element" if worst > UNITS else ""
+    allowed = UNITS + products_cost(device, ops.matmul, dtype)
+    detail = f"{what}: off by {worst:.3g} roundings of the largest element" if worst > allowed else ""
     return Outcome(
-        "wrong" if worst > UNITS else "fallback" if fell else "native", worst, UNITS, "norm", SOURCE, detail=detail,
+        "wrong" if worst > allowed else "fallback" if fell else "native", worst, allowed, "norm", SOURCE, detail=detail,
         reason=reason, bytes=sum(e.bytes for e in counted.fallbacks.values()),
     )  # fmt: skip
 
@@ -376,7 +377,7 @@ def _training(name: str) -> Case:
         if not device.backend.training:
             return Outcome("declined", detail=f"{device.type} declares that it does not train")
         dtype = some_float(device)
-        allowed = DRIFT * unit_roundoff(dtype)
+        allowed = (DRIFT + products_cost(device, ops.matmul, dtype)) * unit_roundoff(dtype)
         images, labels = _digits()
         sent = images.astype(dtype.numpy)
         want = curve(build, optimizer, steps, exact_device(), hal.float64, sent, labels)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import hal
-from hal import dtypes
+from hal import dtypes, scope
 from hal.creation import DeviceLike
 from hal.dtypes import DType
 from hal.tensor import Tensor
 from nn import hooks, state
 from nn.hooks import Hook, Hooks, RemovableHandle
+from nn.naming import named
 from nn.parameter import Parameter, is_lazy
 from nn.registration import check_name, no_attribute, not_begun
 from nn.state import IncompatibleKeys
@@ -63,6 +64,12 @@ class Module(Traversal):
         )  # fmt: skip
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if scope.listeners:
+            return named(self, lambda: hooks.call(self, args, kwargs))
+        if tracing.tracer is not None:
+            tracing.guard_attribute(self, "training")
+        elif self._compiled is not None:
+            return self._compiled(*args, **kwargs)
         if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
             return hooks.call(self, args, kwargs)
         return self.forward(*args, **kwargs)

@@ -177,9 +177,9 @@ def outcome_of(device: Device, call: Call, verdict: Verdict, counted: report.Rep
 
 
 def stated_by(device: Device, op: Op, specs: tuple[Spec, ...], settings: dict[str, Any]) -> Tolerance | None:
-    """What the device states about the accuracy of its own kernel for a call; None where the record holds."""
+    """What the device states about the accuracy of what it runs itself for a call; None where the record holds."""
     decision = decision_for(op, device, specs, settings)
-    return device.backend.tolerance(op, decision.specs[0].dtype) if decision.how == "native" else None
+    return None if decision.how == "fallback" else device.backend.tolerance(op, decision.specs[0].dtype)
 
 
 def how_it_ran(device: Device, call: Call, counted: report.Report) -> tuple[Status, str, str]:

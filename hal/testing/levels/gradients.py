@@ -14,7 +14,7 @@ from hal.dtypes import DType
 from hal.op import Array, Op
 from hal.policy import fallback
 from hal.tensor import Tensor
-from hal.testing.accuracy import expected, ulp, unit_roundoff
+from hal.testing.accuracy import expected, products_cost, ulp, unit_roundoff
 from hal.testing.calls import (
     FLOATS,
     Call,
@@ -144,6 +144,7 @@ def _run(device: Device, op: Op, dtype: DType) -> Outcome:
     if not device.backend.training:
         return Outcome("declined", detail=f"{device.type} declares that it does not train")
     worst, moved, fell, at, foreign = 0.0, 0, set[str](), "", ""
+    allowed = ALLOWED + products_cost(device, op, dtype)
     for i in _fitting(op, dtype):
         call = call_of(op.name, i, dtype, device)
         declined = why_declined(device, call)
@@ -164,14 +165,14 @@ def _run(device: Device, op: Op, dtype: DType) -> Outcome:
             return Outcome("wrong", detail=f"{call}: nothing was recorded, so there is no gradient")
         error, problem = compare(got, want, weights, dtype)
         problem = problem or (differences(call, weights, want) if dtype is FLOATS[0] else "")
-        if error > ALLOWED or problem:
+        if error > allowed or problem:
             problem = problem or f"the gradient is off by {error:.3g} units of rounding of the largest"
-            return Outcome("wrong", error, ALLOWED, "gradient", SOURCE, detail=f"{call}: {problem}", bytes=moved)
+            return Outcome("wrong", error, allowed, "gradient", SOURCE, detail=f"{call}: {problem}", bytes=moved)
         worst, at = max((worst, at), (error, str(i)))
     if not at and foreign:
         return Outcome("declined", detail=foreign)
     reason = f"{', '.join(sorted(fell))} fell back" if fell else ""
-    return Outcome("fallback" if fell else "native", worst, ALLOWED, "gradient", SOURCE, reason=reason, bytes=moved)
+    return Outcome("fallback" if fell else "native", worst, allowed, "gradient", SOURCE, reason=reason, bytes=moved)
 
 
 def _case(op: Op, dtype: DType) -> Case:
