@@ -19,8 +19,8 @@ from hal.device import Device
 from hal.dtypes import DType
 from hal.errors import ConfigError, DeviceError, DTypeError, OutOfMemoryError
 from hal.op import Array, Op, Tolerance
-from hal.scope import current_scope, listening
 from hal.schedule.speed import Link, Speed
+from hal.scope import current_scope, listening
 from hal.spec import Spec
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from hal.testing.case import Level
 
 __all__ = [
-    "API_VERSION", "Array", "Backend", "Buffer", "ConfigError", "DType", "DTypeError", "Device", "DeviceError", "Kernel", "Kernels", "Link", "Speed",
-    "Op", "OutOfMemoryError", "Spec", "Tolerance", "Unavailable", "blas_threads", "cache_dir", "current_scope", "dtypes",
-    "hookimpl", "listening", "on_one_blas_thread", "one_blas_thread",
+    "API_VERSION", "Array", "Backend", "Buffer", "ConfigError", "DType", "DTypeError", "Device", "DeviceError",
+    "Kernel", "Kernels", "Link", "Op", "OutOfMemoryError", "Spec", "Speed", "Tolerance", "Unavailable",
+    "blas_threads", "cache_dir", "current_scope", "dtypes", "hookimpl", "listening", "on_one_blas_thread",
+    "one_blas_thread",
 ]  # fmt: skip
 
 API_VERSION = 1

@@ -1,4 +1,4 @@
-"""The names of modules for reports: while somebody listens, each call of a module enters its path from the outermost."""
+"""The names of modules, for reports: while somebody listens, each call of a module enters its path as a scope."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kernel asks of the machine, from the specs of a call: shapes of products, elements and operations of the rest."""
+"""What a call asks of the machine, from its specs: the shapes of products, elements and operations of all else."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def array_format(machine: Machine, dtype: DType) -> str:
 def describe(
     machine: Machine, passes: int, op: Op, specs: tuple[Spec, ...], outs: tuple[Spec, ...], settings: Mapping[str, Any]
 ) -> Product | Steps | None:
-    """What one call of `op` asks of the machine; None for movement that only computes addresses, and for no elements."""
+    """What one call of `op` asks; None for movement that only computes addresses, and where there are no elements."""
     if not any(o.size for o in outs):
         return None
     if op.kind == "contraction":

@@ -1,4 +1,4 @@
-"""Products as the array computes them: bfloat16 summed in float32, one, three or six passes for float32, exact integers.
+"""Products as the array computes them: bfloat16 summed in float32, in one to six passes, and exact integers.
 
 Two ways give the same product. The exact one adds in the order in which partial sums run down the array: to the last
 bit what the registers of every cell give. The fast one leaves the order to BLAS, so that the last bit of a sum may be

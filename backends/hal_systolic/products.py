@@ -102,7 +102,7 @@ def convolution(
     out = tuple((m + 2 * p - r) // s + 1 for m, p, r, s in sizes)
     rows = patches(x, kernel, out, stride, padding, dilation, groups)
     columns = weight.reshape(groups, filters // groups, -1).swapaxes(1, 2)
-    sums = numerics.sums(rows, columns).reshape(groups, x.shape[0], prod(out), filters // groups)
+    sums: Array = numerics.sums(rows, columns).reshape(groups, x.shape[0], prod(out), filters // groups)
     sums = sums.transpose(1, 2, 0, 3).reshape(x.shape[0], prod(out), filters)
     done = _finished(sums, bias, x.dtype)
     return np.ascontiguousarray(done.swapaxes(1, 2)).reshape(x.shape[0], filters, *out)
@@ -129,7 +129,7 @@ def transposed(
     """The transposed convolution: one product for each group, whose parts the vector unit adds up in place."""
     batch, channels, *sizes = x.shape
     kernel, made, n = weight.shape[2:], weight.shape[1], len(sizes)
-    rows = x.reshape(batch, groups, channels // groups, prod(sizes)).transpose(1, 0, 3, 2)
+    rows: Array = x.reshape(batch, groups, channels // groups, prod(sizes)).transpose(1, 0, 3, 2)
     rows = rows.reshape(groups, batch * prod(sizes), channels // groups)
     sums = numerics.sums(rows, weight.reshape(groups, channels // groups, made * prod(kernel)))
     parts = sums.reshape(groups, batch, *sizes, made, *kernel)
@@ -139,7 +139,7 @@ def transposed(
     final = [span - 2 * p + o for span, p, o in zip(spans, padding, output_padding, strict=True)]
     whole = [max(span, p + f) for span, p, f in zip(spans, padding, final, strict=True)]
     total = np.zeros((batch, groups * made, *whole), sums.dtype)
-    everything = (slice(None), slice(None))
+    everything: tuple[Any, ...] = (slice(None), slice(None))
     for place in product(*map(range, kernel)):
         starts = [k * d for k, d in zip(place, dilation, strict=True)]
         at = tuple(slice(b, b + (m - 1) * s + 1, s) for b, m, s in zip(starts, sizes, stride, strict=True))

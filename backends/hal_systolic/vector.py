@@ -99,7 +99,8 @@ def take(x: Array, indices: Array, *, axis: int) -> Array:
 def index_add(x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
     """`x` with `updates` added at `indices` along one axis."""
     out = x.copy()
-    np.add.at(out, (*(slice(None),) * (axis % x.ndim), indices), updates)
+    place: Any = (*(slice(None),) * (axis % x.ndim), indices)
+    np.add.at(out, place, updates)
     return out
 
 
