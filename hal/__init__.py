@@ -60,6 +60,7 @@ from hal.functions.shaping import (
     narrow, permute, permute_dims, ravel, repeat, repeat_interleave, reshape, roll, select, squeeze, t, tile, transpose,
     tril, triu, unflatten, unsqueeze,
 )  # fmt: skip
+from hal.graph.compiler import compile
 from hal.interop import asarray, from_dlpack
 from hal.namespace import __array_api_version__, __array_namespace_info__
 from hal.op import Op
@@ -84,7 +85,8 @@ __all__ = [
     "aminmax", "any", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "argmax",
     "argmin", "argsort", "argwhere", "as_tensor", "asarray", "astype", "baddbmm", "bernoulli", "bfloat16", "bincount",
     "bitwise_not", "bmm", "bool", "broadcast_arrays", "broadcast_shapes", "broadcast_tensors", "broadcast_to",
-    "can_cast", "cat", "chunk", "clamp", "clip", "clone", "complex64", "complex128", "concat", "concatenate", "copies",
+    "can_cast", "cat", "chunk", "clamp", "clip", "clone", "compile", "complex64", "complex128", "concat", "concatenate",
+    "copies",
     "count_nonzero", "cross", "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "custom_gradient",
     "default_generator", "device", "device_count", "devices", "diag", "diagonal", "diff", "div", "divide", "dot",
     "double", "dstack", "e", "einsum", "empty", "empty_like", "enable_grad", "eq", "errors", "expand_dims", "eye",

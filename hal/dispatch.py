@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hal import methods, registry
+from hal import methods, registry, tracing
 from hal import op as op_module
 from hal.abstract import StaleBackend
 from hal.decision import Decision, Settings, decision_for, decisions
@@ -69,6 +69,8 @@ def run(op: Op, args: tuple[Any, ...], settings: Settings) -> Any:
         assert decision.execute is not None
         return decision.execute(op, args)
     given = decision.settings
+    if tracing.tracer is not None and (tracer := tracing.active()) is not None:
+        return tracer.emit(op, device, args, decision)
     try:
         if count == 1:
             x = args[0]
@@ -118,7 +120,7 @@ def binary(op: Op, a: Tensor, b: Any) -> Any:
                 scalars[scalar, scalar.__class__, spec.dtype, device] = b
     if device is b.device:
         decision = decisions.get((op, device, spec, b.spec))
-        if decision is not None and decision.kernel is not None:
+        if decision is not None and decision.kernel is not None and tracing.tracer is None:
             try:
                 result = decision.kernel(
                     a._buffer if a._generation == a.storage.generation else a.refresh(),
@@ -155,6 +157,7 @@ def run_into(targets: tuple[Tensor, ...], op: Op, args: tuple[Any, ...], setting
     if (
         not recording
         and watch is None
+        and tracing.active() is None
         and all(isinstance(x, Tensor) and x.device is device and x.parent is None for x in (*args, *targets))
     ):
         key = (op, device, *[x.spec for x in args], *settings.items())

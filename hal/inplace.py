@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from hal import ops
+from hal import ops, tracing
 from hal.abstract import ABSTRACT, StaleBackend
 from hal.device import Device
 from hal.errors import DTypeError, GradientError, HalError, ShapeError
@@ -120,7 +120,10 @@ def assign(target: Tensor, value: Tensor) -> None:
     record = mode.enabled and (target.tracked or value.tracked)
     history = _new_histories(target, value) if record else []
     _store(target, value)
+    tracer = tracing.active()
     for tensor, changed in history:
+        if tracer is not None:
+            tracer.remember(tensor)
         tensor.node, tensor.index, tensor.tracked = changed.node, changed.index, changed.tracked
         if tensor.parent is not None:
             tensor.seen = tensor.parent.node
@@ -140,7 +143,8 @@ def _new_histories(target: Tensor, value: Tensor) -> list[tuple[Tensor, Tensor]]
 
 def _store(target: Tensor, value: Tensor) -> None:
     backend, storage = target.device.backend, target.storage
-    if backend.views:
+    tracer = tracing.active()
+    if backend.views and tracer is None:
         backend.write(target.buffer, value.buffer, target.spec)
         storage.version += 1
         return
@@ -151,6 +155,9 @@ def _store(target: Tensor, value: Tensor) -> None:
             carry_back = VIEWS[op.name] or reshaped
             new = carry_back(target.parent, new, settings)
             target = target.parent
+    if tracer is not None:
+        tracer.store(target, new)
+        return
     storage.buffer = new.buffer
     storage.version += 1
     storage.generation += 1

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hal import dtypes, report
+from hal import dtypes, report, tracing
 from hal.abstract import ABSTRACT, StaleBackend
 from hal.device import Device
 from hal.errors import CopyError, DeviceError, DTypeError, GradientError
@@ -31,6 +31,13 @@ def host_array(x: Tensor, who: str) -> Array:
         backend.refuse((x,))
     if x.device is ABSTRACT:
         raise DeviceError(f"{who} needs the contents of a tensor that has none: only shape and dtype are known here")
+    tracer = tracing.active()
+    if tracer is not None:
+        known = tracer.known_contents(x)
+        if known is None:
+            tracer.refuse(x, who)
+        else:
+            x = known
     buffer = x.buffer
     if not backend.host_memory:
         report.note_sync(who, x.device, x.spec.nbytes)

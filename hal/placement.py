@@ -16,17 +16,24 @@ from hal.policy import copies
 from hal.source import describe
 from hal.spec import Spec
 from hal.tensor import CONSTANT, Tensor
-from hal.transfer import to_device, upload
+from hal.transfer import check_dtype, to_device
 
 MAX_CONSTANTS = 4096
 scalars: dict[tuple[Any, ...], Tensor] = {}  # constants by what Python's operators have at hand
 _constants: dict[tuple[Any, ...], Tensor] = {}
+_kept: set[int] = set()  # their ids
 
 
 def forget_constants() -> None:
     """Forget the constants that are kept."""
     _constants.clear()
+    _kept.clear()
     scalars.clear()
+
+
+def is_constant(x: Tensor) -> bool:
+    """Whether `x` is one of the constants that are kept, which nothing changes."""
+    return id(x) in _kept
 
 
 registry.on_change(forget_constants)
@@ -40,15 +47,17 @@ def constant(value: bool | int | float | complex, spec: Spec, device: Device) ->
         if isinstance(device.backend, StaleBackend):
             device.backend.refuse(())
         if device is ABSTRACT:
-            buffer = None
+            buffer = value  # what a trace of a decomposition reads
         else:
             from hal.creation import scalar_array  # creation is built on this file
 
-            buffer = upload(scalar_array(value, spec), spec, device)
+            check_dtype(spec, device)
+            buffer = device.backend.upload(scalar_array(value, spec), device)
         found = Tensor(buffer, spec, device, CONSTANT)
         if len(_constants) >= MAX_CONSTANTS:
             forget_constants()
         _constants[key] = found
+        _kept.add(id(found))
     return found
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hal import dtypes, ops
+from hal import dtypes, ops, tracing
 from hal.creation import DeviceLike, placed, shape_of
 from hal.device import Device
 from hal.errors import DTypeError, SettingError, ShapeError
@@ -26,6 +26,7 @@ from hal.transfer import upload
 
 if TYPE_CHECKING:
     from hal.dtypes import DType
+    from hal.op import Array
 
 _WORD = (1 << 32) - 1
 _LONG = (1 << 64) - 1
@@ -81,7 +82,12 @@ class Generator:
         with self._lock:
             key, counter = self._seeded(), self._counter
             self._counter = (counter + count) & _LONG
-        return [key & _WORD, key >> 32, counter & _WORD, counter >> 32]
+        return _words(key, counter)
+
+    def state_after(self, count: int) -> Array:
+        """The four words of the state that `advance(count)` would lead to, uint32[4]."""
+        with self._lock:
+            return np.array(_words(self._seeded(), (self._counter + count) & _LONG), np.uint32)
 
     def get_state(self) -> Tensor:
         """The state as a tensor, uint32[4]. Source: torch.Generator.get_state."""
@@ -104,6 +110,10 @@ class Generator:
         with self._lock:
             self._key, self._counter = words[0] | words[1] << 32, words[2] | words[3] << 32
         return self
+
+
+def _words(key: int, counter: int) -> list[int]:
+    return [key & _WORD, key >> 32, counter & _WORD, counter >> 32]
 
 
 default_generator = Generator()
@@ -140,8 +150,12 @@ def _tensor(words: list[int], device: Device, origin: Origin) -> Tensor:
 
 def next_state(size: int, device: DeviceLike = None, generator: Generator | None = None) -> Tensor:
     """The state for one random op of `size` elements, uint32[4] on its device; the generator moves on past it."""
-    words = (generator or default_generator).advance(counters(size))
-    return _tensor(words, *placed(device if device is not None or generator is None else generator.device))
+    stream = generator or default_generator
+    where, origin = placed(device if device is not None or generator is None else generator.device)
+    tracer = tracing.active()
+    if tracer is not None:
+        return tracer.random_state(stream, counters(size), _STATE, where, origin)
+    return _tensor(stream.advance(counters(size)), where, origin)
 
 
 # Drawing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hal import tracing
 from hal.device import Device
 from hal.dtypes import DType
 from hal.errors import GradientError
@@ -58,7 +59,6 @@ class Tensor(Methods):
         spec: shape and dtype.
         device: where the contents are.
         storage: the memory, which views and detached tensors share.
-        grad: the gradient that `backward` has summed up here, for leaves that require one.
         node: the recorded operation that made this tensor; None for leaves.
         tracked: whether operations on this tensor are recorded (torch's requires_grad).
         hooks: functions that see (and may change) the gradient of a leaf; not set until there is one.
@@ -66,7 +66,7 @@ class Tensor(Methods):
     """
 
     __slots__ = (
-        "__weakref__", "_buffer", "_generation", "device", "grad", "hooks", "index", "made_by", "node", "origin",
+        "__weakref__", "_buffer", "_generation", "_grad", "device", "hooks", "index", "made_by", "node", "origin",
         "parent",
         "seen", "spec", "storage", "tracked",
     )  # fmt: skip
@@ -74,7 +74,7 @@ class Tensor(Methods):
     spec: Spec
     device: Device
     storage: Storage
-    grad: Tensor | None
+    _grad: Tensor | None
     node: Node | None
     index: int
     tracked: bool
@@ -93,7 +93,7 @@ class Tensor(Methods):
         self.origin = origin
         self.node = None
         self.tracked = False
-        self.grad = None
+        self._grad = None
         self.parent = None
         self.index = 0
 
@@ -144,6 +144,19 @@ class Tensor(Methods):
             self.node, self.index, self.tracked, self.seen = again.node, again.index, again.tracked, self.parent.node
 
     @property
+    def grad(self) -> Tensor | None:
+        """The gradient that `backward` has summed up here, for leaves that require one."""
+        if tracing.tracer is not None and (tracer := tracing.active()) is not None:
+            tracer.grad_read(self)
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if tracing.tracer is not None and (tracer := tracing.active()) is not None:
+            tracer.grad_write(self)
+        self._grad = value
+
+    @property
     def requires_grad(self) -> bool:
         """Whether operations on this tensor are recorded, so that gradients reach it."""
         return self.tracked
@@ -182,6 +195,12 @@ class Tensor(Methods):
     @data.setter
     def data(self, value: Tensor) -> None:
         source = value.detach()
+        tracer = tracing.active()
+        if tracer is not None and tracer.is_traced(source) and not tracer.is_traced(self):
+            from hal.inplace import assign, fit
+
+            assign(self.detach(), fit("assigning to .data", self.detach(), source))  # the memory stays, in a trace
+            return
         self.storage, self._buffer, self._generation = source.storage, source._buffer, source._generation
         self.spec, self.device, self.origin, self.parent = source.spec, source.device, source.origin, source.parent
         if source.parent is not None:

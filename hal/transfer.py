@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hal import tracing
 from hal.abstract import StaleBackend
 from hal.device import Device
 from hal.errors import DTypeError
@@ -27,7 +28,8 @@ def upload(array: Array, spec: Spec, device: Device) -> Buffer:
         DTypeError: the device has no such element type.
     """
     check_dtype(spec, device)
-    return device.backend.upload(array, device)
+    tracer = tracing.active()
+    return device.backend.upload(array, device) if tracer is None else tracer.constant(array, spec, device)
 
 
 def move(buffer: Buffer, spec: Spec, source: Device, target: Device) -> Buffer:
@@ -43,9 +45,17 @@ def move(buffer: Buffer, spec: Spec, source: Device, target: Device) -> Buffer:
     return target.backend.upload(source.backend.download(buffer, spec), target)
 
 
+def _contents_on(x: Tensor, target: Device) -> Buffer:
+    tracer = tracing.active()
+    if tracer is None:
+        return move(x.buffer, x.spec, x.device, target)
+    check_dtype(x.spec, target)
+    return tracer.copy(x, target)
+
+
 def moved(x: Tensor, target: Device) -> Tensor:
     """The contents of `x` on `target`, without a history."""
-    return Tensor(move(x.buffer, x.spec, x.device, target), x.spec, target, x.origin)
+    return Tensor(_contents_on(x, target), x.spec, target, x.origin)
 
 
 class _Copy:
@@ -64,7 +74,7 @@ def to_device(x: Tensor, device: Device) -> Tensor:
         return x
     if isinstance(x.device.backend, StaleBackend):
         x.device.backend.refuse((x,))
-    out = Tensor(move(x.buffer, x.spec, x.device, device), x.spec, device, Origin(2, user_line()))
+    out = Tensor(_contents_on(x, device), x.spec, device, Origin(2, user_line()))
     if x.tracked and mode.enabled:
         if x.parent is not None:
             x.renew_history()

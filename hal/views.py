@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from hal import ops
+from hal import ops, tracing
 from hal.spec import Shape
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def link(out: Tensor, parent: Tensor, op: Op, settings: Settings) -> None:
     A device without views copies always; there a reshape is a view where one with views would not have to copy.
     """
     backend = parent.device.backend
+    if tracing.active() is not None:  # memory that is nowhere yet; the tracer links what it records
+        return
     if out.device is not parent.device or (backend.views and not backend.shares(out._buffer, parent._buffer)):
         return
     if not backend.views and op.name == "reshape" and strides_as(parent.shape, strides(parent), out.shape) is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import hal
+from hal import tracing
 from hal.creation import DeviceLike
 from hal.errors import SettingError, ShapeError
 from hal.tensor import Tensor
@@ -52,7 +53,8 @@ class LazyModuleMixin(Module):
 
     @staticmethod
     def _initialize(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        module.initialize_parameters(*args, **kwargs)
+        with tracing.eagerly():  # parameters are made once, not by every call of a compiled function
+            module.initialize_parameters(*args, **kwargs)
         if module.has_uninitialized_params():
             raise SettingError(f"{type(module).__name__}.initialize_parameters left parameters without a shape")
         module._lazy_hook.remove()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import hal
-from hal import dtypes, scope
+from hal import dtypes, scope, tracing
 from hal.creation import DeviceLike
 from hal.dtypes import DType
 from hal.tensor import Tensor
@@ -55,6 +55,8 @@ class Module(Traversal):
     _backward_pre_hooks: Hooks
     _may_be_missing: frozenset[str] = frozenset()  # names that older state dictionaries lack
 
+    _compiled: Callable[..., Any] | None = None
+
     forward: Callable[..., Any] = _no_forward
 
     def __init__(self) -> None:
@@ -64,6 +66,10 @@ class Module(Traversal):
         )  # fmt: skip
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if tracing.tracer is not None:
+            tracing.guard_attribute(self, "training")
+        elif self._compiled is not None:
+            return self._compiled(*args, **kwargs)
         if scope.listeners:
             return named(self, lambda: hooks.call(self, args, kwargs))
         if tracing.tracer is not None:
@@ -187,6 +193,14 @@ class Module(Traversal):
         self._modules[name] = module
 
     register_module = add_module
+
+    def compile(self, **options: Any) -> None:
+        """Let calls of this module be traced and replayed: `hal.compile`, in place, with its options.
+
+        Source: torch.nn.Module.compile.
+        """
+        self._compiled = None
+        self._compiled = hal.compile(self, **options)
 
     # Modes, and what is done to all parts at once.
 

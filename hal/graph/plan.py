@@ -61,10 +61,12 @@ class Plan:
         graph: placed, rewritten and grouped.
         steps: in the order in which they run.
         memory: the arena of each device that has one.
-        run: called with the buffers of `graph.inputs`, gives those of `graph.results`; changes no input.
+        run: called with the buffers of `graph.inputs`, gives those of `graph.results`. Calls of it must not overlap.
+        in_place: the updates whose new value the last step writes straight over the old one; no other input is changed.
     """
 
     graph: Graph
     steps: tuple[Step, ...]
     memory: Mapping[Device, Memory]
     run: Callable[..., tuple[Any, ...]]
+    in_place: frozenset[Value]

@@ -39,10 +39,10 @@ class Adagrad(Optimizer):
         super().__init__(params, {**settings, "maximize": maximize})
 
     def _update(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: Group) -> None:
-        if not state:
-            state.update(step=0.0, sum=hal.full_like(param, group["initial_accumulator_value"]))
-        state["step"] += 1
-        lr = group["lr"] / (1 + (state["step"] - 1) * group["lr_decay"])
-        inputs = (param, grad, state["sum"], self._number(lr, param))
+        self._start(state, step=float, sum=lambda: hal.full_like(param, group["initial_accumulator_value"]))
+        self._count(state)
+        decay = group["lr_decay"]
+        lr = self._number("lr", param, group, lambda lr, step: lr / (1 + (step - 1) * decay), state)
+        inputs = (param, grad, state["sum"], lr)
         names = ("eps", "weight_decay", "maximize")
         hal.run_into((param, state["sum"]), ops.adagrad_step, inputs, {name: group[name] for name in names})

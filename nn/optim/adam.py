@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import hal
@@ -46,38 +47,42 @@ class Adam(Optimizer):
         })  # fmt: skip
 
     def _update(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: Group) -> None:
-        if not state:
-            state.update(step=0.0, exp_avg=hal.zeros_like(param), exp_avg_sq=hal.zeros_like(param))
-            if group["amsgrad"]:
-                state["max_exp_avg_sq"] = hal.zeros_like(param)
-        state["step"] += 1
-        beta1, beta2 = group["betas"]
-        bias1, bias2 = 1 - beta1 ** state["step"], 1 - beta2 ** state["step"]
+        zeros = partial(hal.zeros_like, param)
+        self._start(state, step=float, exp_avg=zeros, exp_avg_sq=zeros)
+        self._count(state)
         if group["amsgrad"]:
-            _amsgrad_step(param, grad, state, group, bias1, bias2)
+            self._start(state, max_exp_avg_sq=zeros)
+            self._amsgrad_step(param, grad, state, group)
             return
+        beta1, beta2 = group["betas"]
         m, v = state["exp_avg"], state["exp_avg_sq"]
-        numbers = (self._number(n, param) for n in (group["lr"], bias1, bias2))
+        numbers = (
+            self._number("lr", param, group),
+            self._number("bias1", param, group, lambda lr, step: 1 - beta1**step, state),
+            self._number("bias2", param, group, lambda lr, step: 1 - beta2**step, state),
+        )
         hal.run_into((param, m, v), ops.adam_step, (param, grad, m, v, *numbers), {
             "beta1": beta1, "beta2": beta2, "eps": group["eps"], "weight_decay": group["weight_decay"],
             "decoupled": group["decoupled_weight_decay"], "maximize": group["maximize"],
         })  # fmt: skip
 
-
-def _amsgrad_step(param: Tensor, grad: Tensor, state: dict[str, Any], group: Group, bias1: float, bias2: float) -> None:
-    """A step of the variant that has no op of its own."""
-    (beta1, beta2), lr, decay = group["betas"], float(group["lr"]), group["weight_decay"]
-    grad = -grad if group["maximize"] else grad
-    if decay and group["decoupled_weight_decay"]:
-        param.mul_(1 - lr * decay)
-    elif decay:
-        grad = grad + param.detach() * decay
-    state["exp_avg"].mul_(beta1).add_(grad * (1 - beta1))
-    state["exp_avg_sq"].mul_(beta2).add_(grad * grad * (1 - beta2))
-    largest = state["max_exp_avg_sq"]
-    hal.run_into((largest,), ops.maximum, (largest, state["exp_avg_sq"]), {})
-    root = (largest * (1 / bias2)).sqrt() + group["eps"]
-    param.sub_(state["exp_avg"] / root * (lr / bias1))
+    def _amsgrad_step(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: Group) -> None:
+        """A step of the variant that has no op of its own."""
+        (beta1, beta2), decay = group["betas"], group["weight_decay"]
+        number = partial(self._number, param=param, group=group, dtype=param.dtype)
+        grad = -grad if group["maximize"] else grad
+        if decay and group["decoupled_weight_decay"]:
+            param.mul_(number("shrink", formula=lambda lr, step: 1 - lr * decay))
+        elif decay:
+            grad = grad + param.detach() * decay
+        state["exp_avg"].mul_(beta1).add_(grad * (1 - beta1))
+        state["exp_avg_sq"].mul_(beta2).add_(grad * grad * (1 - beta2))
+        largest = state["max_exp_avg_sq"]
+        hal.run_into((largest,), ops.maximum, (largest, state["exp_avg_sq"]), {})
+        scale = number("scale", formula=lambda lr, step: 1 / (1 - beta2**step), step=state)
+        root = (largest * scale).sqrt() + group["eps"]
+        rate = number("rate", formula=lambda lr, step: lr / (1 - beta1**step), step=state)
+        param.sub_(state["exp_avg"] / root * rate)
 
 
 class AdamW(Adam):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import hal
+from hal import tracing
 from hal.errors import StateError
 from hal.tensor import Tensor
 
@@ -15,6 +17,14 @@ Group = dict[str, Any]
 Closure = Callable[[], Any]
 Params = Iterable[Any]
 _MOST_NUMBERS = 64
+
+
+def _rate(lr: float, step: float) -> float:
+    return lr
+
+
+def _add_one(state: dict[str, Any]) -> None:
+    state["step"] += 1
 
 
 def check(who: str, **rules: tuple[bool, Any, str]) -> None:
@@ -110,6 +120,7 @@ class Optimizer:
         if closure is not None:
             with hal.enable_grad():
                 loss = closure()
+        tracing.guard(self._settings)
         with hal.no_grad():
             for group in self.param_groups:
                 for param in group["params"]:
@@ -121,16 +132,55 @@ class Optimizer:
         """Change one parameter and its state in place."""
         raise NotImplementedError(f"{type(self).__name__} has no _update: write what a step does to one parameter")
 
-    def _number(self, value: Any, param: Tensor) -> Tensor:
-        """A 0-d tensor beside `param`. The last ones are kept, since all parameters ask for the same few."""
-        key = (value, param.dtype, param.device)
+    def _settings(self) -> tuple[Any, ...]:
+        """What a compiled step takes for given: all but the learning rate and the number of the step."""
+        rest = (
+            (k, tuple(v) if isinstance(v, list) else v)
+            for group in self.param_groups
+            for k, v in group.items()
+            if k not in ("params", "param_names", "lr", "initial_lr")
+        )
+        return (id(self.state), *(len(group["params"]) for group in self.param_groups), *rest)
+
+    def _start(self, state: dict[str, Any], **values: Callable[[], Any]) -> None:
+        """Let the state of a parameter begin with these values, unless there are some. In a trace, they are real."""
+        with tracing.eagerly():
+            for name, value in values.items():
+                if name not in state:
+                    state[name] = value()
+
+    def _count(self, state: dict[str, Any]) -> None:
+        """Count a step; a compiled one is counted each time that it has succeeded."""
+        if tracing.active() is None:
+            state["step"] += 1
+        else:
+            tracing.on_success(partial(_add_one, state))
+
+    def _number(
+        self, name: str, param: Tensor, group: Group, formula: Callable[[float, float], float] = _rate,
+        step: Mapping[str, Any] | None = None, dtype: Any = None,
+    ) -> Tensor:  # fmt: skip
+        """A 0-d tensor beside `param` with formula(learning rate, number of the step), which changes from call to call.
+
+        Args:
+            name: tells formulas apart.
+            step: the parameter's state, if the formula needs the number of the step; it was counted already.
+        """
+        dtype = dtype or (hal.float64 if param.dtype is hal.float64 else hal.float32)
+        if tracing.active() is not None:
+            number = 0.0 if step is None else step["step"]
+
+            def compute() -> float:
+                return formula(float(group["lr"]), 0.0 if step is None else step["step"] + 1)
+
+            return tracing.number(compute, dtype, param.device, (id(self), id(group), name, number))
+        value = formula(float(group["lr"]), 0.0 if step is None else step["step"])
+        key = (value, dtype, param.device)
         found = self._numbers.get(key)
         if found is None:
-            number = value.item() if isinstance(value, Tensor) else value
-            dtype = hal.float64 if param.dtype is hal.float64 else hal.float32
-            if len(self._numbers) >= _MOST_NUMBERS:
+            if len(self._numbers) >= _MOST_NUMBERS:  # all parameters ask for the same few
                 self._numbers.clear()
-            found = self._numbers[key] = hal.tensor(float(number), dtype=dtype, device=param.device)
+            found = self._numbers[key] = hal.tensor(value, dtype=dtype, device=param.device)
         return found
 
     def state_dict(self) -> dict[str, Any]:

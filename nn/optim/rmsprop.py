@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import hal
@@ -38,13 +39,9 @@ class RMSprop(Optimizer):
 
     def _update(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: Group) -> None:
         kept = ["square_avg", *["momentum_buffer"] * bool(group["momentum"]), *["grad_avg"] * bool(group["centered"])]
-        if not state:
-            state["step"] = 0.0
-        for name in kept:
-            if name not in state:
-                state[name] = hal.zeros_like(param)
-        state["step"] += 1
+        self._start(state, step=float, **{name: partial(hal.zeros_like, param) for name in kept})
+        self._count(state)
         square, *others = (state[name] for name in kept)
         names = ("alpha", "eps", "weight_decay", "momentum", "centered", "maximize")
-        inputs = (param, grad, square, self._number(group["lr"], param), *others)
+        inputs = (param, grad, square, self._number("lr", param, group), *others)
         hal.run_into((param, square, *others), ops.rmsprop_step, inputs, {name: group[name] for name in names})

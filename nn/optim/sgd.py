@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import hal
-from hal import ops
+from hal import ops, tracing
 from hal.tensor import Tensor
 from nn.optim.optimizer import Group, Optimizer, Params, check
 
@@ -44,14 +44,18 @@ class SGD(Optimizer):
         })  # fmt: skip
 
     def _update(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: Group) -> None:
-        lr = self._number(group["lr"], param)
+        lr = self._number("lr", param, group)
         settings = {"weight_decay": group["weight_decay"], "maximize": group["maximize"]}
         if not group["momentum"]:
             hal.run_into((param,), ops.sgd_step, (param, grad, lr), settings)
             return
         dampening = group["dampening"]
         if state.get("momentum_buffer") is None:
-            state["momentum_buffer"], dampening = hal.zeros_like(param), 0  # the first gradient counts in full
+            with tracing.eagerly():
+                state["momentum_buffer"] = hal.zeros_like(param)
+            if dampening:
+                tracing.only_now()
+            dampening = 0  # the first gradient counts in full
         buffer = state["momentum_buffer"]
         settings |= {"momentum": group["momentum"], "dampening": dampening, "nesterov": group["nesterov"]}
         hal.run_into((param, buffer), ops.sgd_momentum_step, (param, grad, buffer, lr), settings)

@@ -1,0 +1,374 @@
+"""`hal.compile`: a function that is traced once for each kind of arguments, and replayed from then on."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+from weakref import WeakSet
+
+import numpy as np
+
+from hal import registry, tracing
+from hal.device import chosen
+from hal.errors import GradientError, GraphError
+from hal.graph.graph import Graph
+from hal.graph.plan import Plan
+from hal.graph.planner import plan_of
+from hal.graph.rewrite import optimized
+from hal.graph.structure import flatten
+from hal.graph.trace import Result, Trace, trace
+from hal.graph.tracer import Argument, Computed, State
+from hal.inplace import assign
+from hal.recording import Node as Recorded
+from hal.recording import mode, no_grad
+from hal.source import user_line
+from hal.spec import Spec
+from hal.tensor import Origin, Tensor
+from hal.transfer import upload
+
+MOST_PLANS = 64
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile.
+
+    Attributes:
+        exact: leave out rewrites that may change how results are rounded.
+        policy: where ops run: `follow`, as they would eagerly, or `auto`.
+    """
+
+    exact: bool = False
+    policy: str = "follow"
+
+
+@dataclass
+class Counters:
+    """What a compiled function did: calls that a plan was there for, traces, plans that were dropped for newer ones."""
+
+    replays: int = 0
+    traces: int = 0
+    dropped: int = 0
+
+
+def planned(graph: Graph, options: Options, owners: Sequence[int] | None = None) -> Plan:
+    """The plan of a traced graph: rewritten, placed, and with its memory assigned."""
+    return plan_of(optimized(graph, options.exact, options.policy, owners))
+
+
+class Entry:
+    """A trace with its plans: what runs for calls of one kind."""
+
+    def __init__(self, found: Trace, options: Options, who: str) -> None:
+        self.trace = found
+        self.who = who
+        self.plan = planned(found.graph, options, found.owners)
+        self.backward = None if found.backward is None else planned(found.backward.graph, options)
+        self.fetch = [_fetching(source) for source in found.sources]
+        self.lock = threading.Lock()
+        self.updates = [
+            (source, i, old.spec, old.device)
+            for i, old in enumerate(found.graph.updates, len(found.graph.outputs))
+            if old not in self.plan.in_place
+            for source in [found.sources[found.graph.inputs.index(old)]]
+        ]
+        self.touched = [
+            source.storage
+            for old in self.plan.in_place
+            if isinstance(source := found.sources[found.graph.inputs.index(old)], State)
+        ]
+
+    def fits(self, leaves: Sequence[Tensor]) -> bool:
+        """Whether all that the trace took for given still holds."""
+        for tensor, storage, tracked in self.trace.tensors:
+            if tensor.storage is not storage or tensor.tracked is not tracked:
+                return False
+        for owner, name, value in self.trace.attributes:
+            now = getattr(owner, name)
+            if now is not value and now != value:
+                return False
+        for leaf, before in self.trace.before:
+            now = (leaves[leaf] if isinstance(leaf, int) else leaf)._grad
+            if now is None or before is None:
+                if now is not before:
+                    return False
+            elif now.spec is not before.spec or now.device is not before.device or now.parent is not None:
+                return False
+        return all(key() == value for key, value in self.trace.guards)
+
+    def call(self, leaves: Sequence[Tensor]) -> Any:
+        """Replay on these arguments."""
+        found = self.trace
+        with self.lock:
+            inputs = [fetch(leaves) for fetch in self.fetch]
+            results = self.plan.run(*inputs)
+            for generator, count in found.draws.items():
+                generator.advance(count)
+            for source, i, spec, where in self.updates:
+                self._update(source, leaves, results[i], spec, where)
+            for storage in self.touched:
+                storage.version += 1
+        origin = Origin(1, user_line())
+        specs = [(v.spec, v.device) for v in found.graph.outputs]
+        outs = [Tensor(b, s, d, origin) for b, (s, d) in zip(results, specs, strict=False)]
+        for new in found.gradients:
+            leaf = leaves[new.leaf] if isinstance(new.leaf, int) else new.leaf
+            leaf._grad = new.fixed if new.index is None else outs[new.index]
+        for effect in found.effects:
+            effect()
+        if found.backward is not None:
+            self._record(leaves, outs)
+        return mapped_results(found.template, outs)
+
+    def _update(self, source: Any, leaves: Sequence[Tensor], buffer: Any, spec: Spec, where: Any) -> None:
+        if isinstance(source, State):
+            storage = source.storage
+            if where.backend.views:
+                where.backend.write(storage.buffer, buffer, spec)
+            else:
+                storage.buffer = buffer
+                storage.generation += 1
+            storage.version += 1
+            return
+        if isinstance(source, Argument):
+            target = leaves[source.index]
+        else:
+            leaf = leaves[source.leaf] if isinstance(source.leaf, int) else source.leaf
+            target = _grad_of(leaf)
+        with no_grad():
+            assign(target, Tensor(buffer, spec, where, target.origin))
+
+    def _record(self, leaves: Sequence[Tensor], outs: list[Tensor]) -> None:
+        """Give the results a history: one recorded operation, whose gradient is the backward plan."""
+        back, plan = self.trace.backward, self.backward
+        assert back is not None
+        assert plan is not None
+        kept = [x.buffer for x in outs[len(outs) - back.kept :]]
+        versions = [s.version for s in back.states]
+        inputs = tuple(leaves[x] if isinstance(x, int) else x for x in back.inputs)
+        results = tuple(outs[i] for i in back.results)
+
+        def gradient(g: Any, out: Any, *given: Tensor) -> list[Tensor | None]:
+            if mode.enabled:
+                raise GradientError(
+                    f"{self.who} is compiled, and the gradients of its gradients are not recorded: "
+                    "compile the whole computation, or call the function that was compiled"
+                )
+            if versions != [s.version for s in back.states]:
+                raise GradientError(
+                    f"the gradient of {self.who} needs tensors that were changed in place after the forward pass"
+                )
+            gs = g if isinstance(g, tuple) else (g,)
+            starts = [_zeros(r) if x is None else _on(x, r).buffer for x, r in zip(gs, results, strict=True)]
+            with self.lock:
+                found = plan.run(*kept, *starts)
+            return [
+                None
+                if i is None
+                else Tensor(found[i], back.graph.outputs[i].spec, back.graph.outputs[i].device, x.origin)
+                for i, x in zip(back.used, inputs, strict=True)
+            ]
+
+        node = Recorded(_Compiled(self.who, gradient), inputs, results, {})  # type: ignore[arg-type]
+        for i, out in enumerate(results):
+            out.node, out.index, out.tracked = node, i, True
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """Stands in a recorded operation where an op would."""
+
+    name: str
+    gradient: Callable[..., Any]
+
+
+def _zeros(like: Tensor) -> Any:
+    return upload(np.zeros(like.shape, like.dtype.numpy), like.spec, like.device)
+
+
+def _on(x: Tensor, like: Tensor) -> Tensor:
+    from hal.transfer import to_device
+
+    return to_device(x, like.device)
+
+
+def mapped_results(template: Any, outs: list[Tensor]) -> Any:
+    """What the function gives: its template with tensors in the place of each `Result`."""
+    if type(template) is Result:
+        if template.tensor is not None:
+            return template.tensor
+        out = outs[template.index]
+        if template.tracked and out.node is None:
+            out.tracked = True
+        return out
+    if isinstance(template, (list, tuple)):
+        parts = [mapped_results(part, outs) for part in template]
+        return type(template)(*parts) if hasattr(template, "_fields") else type(template)(parts)
+    if isinstance(template, dict):
+        return type(template)((name, mapped_results(part, outs)) for name, part in template.items())
+    return template
+
+
+def _fetching(source: Any) -> Callable[[Sequence[Tensor]], Any]:
+    """How to get an input's buffer, given the tensors among the arguments."""
+    if isinstance(source, Argument):
+        index = source.index
+        return lambda leaves: leaves[index].buffer
+    if isinstance(source, State):
+        storage = source.storage
+        return lambda leaves: storage.buffer
+    if isinstance(source, Computed):
+        send, compute, where = source.device.backend.upload, source.compute, source.device
+        return lambda leaves: send(compute(), where)
+    leaf = source.leaf
+    return lambda leaves: _grad_of(leaves[leaf] if isinstance(leaf, int) else leaf).buffer
+
+
+def _grad_of(leaf: Tensor) -> Tensor:
+    assert leaf._grad is not None
+    return leaf._grad
+
+
+class Compiled:
+    """A function that was given to `hal.compile`. Attributes of the function or module can be read from it.
+
+    Attributes:
+        function: what was compiled.
+        counters: replays, traces, and plans dropped.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: Options) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self.function = function
+        self.options = options
+        self.counters = Counters()
+        self._entries: OrderedDict[Hashable, list[Entry]] = OrderedDict()
+        self._lock = threading.RLock()
+        name = getattr(function, "__name__", type(function).__name__)
+        self._who = name if name != "<lambda>" else "a lambda"
+        _all.add(self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if tracing.tracer is not None and tracing.active() is not None:
+            return self.function(*args, **kwargs)
+        leaves: list[Tensor] = []
+        rest = flatten((args, kwargs), leaves, self._who)
+        key = (rest, tuple([(x.spec, x.device, x.tracked) for x in leaves]), mode.enabled, chosen())
+        if len(leaves) > 1 and len({id(x) for x in leaves}) < len(leaves):
+            key = (*key, tuple([next(i for i, y in enumerate(leaves) if y is x) for x in leaves]))  # type: ignore[assignment]
+        entry = self._find(key, leaves)
+        if entry is None:
+            entry = self._trace(key, args, kwargs, leaves)
+        else:
+            self.counters.replays += 1
+        return entry.call(leaves)
+
+    def _find(self, key: Hashable, leaves: Sequence[Tensor]) -> Entry | None:
+        for entry in self._entries.get(key, ()):
+            if entry.fits(leaves):
+                return entry
+        return None
+
+    def _trace(self, key: Hashable, args: Any, kwargs: Any, leaves: Sequence[Tensor]) -> Entry:
+        with self._lock:
+            found = trace(self.function, args, kwargs, leaves, self._who)
+            entry = Entry(found, self.options, self._who)
+            self.counters.traces += 1
+            if found.once:
+                return entry
+            of_key = self._entries.setdefault(key, [])
+            of_key.insert(0, entry)
+            self._entries.move_to_end(key)
+            while len(of_key) > 8 or sum(map(len, self._entries.values())) > MOST_PLANS:
+                oldest = of_key if len(of_key) > 8 else next(iter(self._entries.values()))
+                oldest.pop()
+                self.counters.dropped += 1
+                for empty in [k for k, entries in self._entries.items() if not entries]:
+                    del self._entries[empty]
+            return entry
+
+    @property
+    def plans(self) -> list[Plan]:
+        """The plans that were made so far and are kept, the latest last."""
+        found = []
+        for entries in self._entries.values():
+            for entry in entries:
+                found.append(entry.plan)
+                if entry.backward is not None:
+                    found.append(entry.backward)
+        return found
+
+    def forget(self) -> None:
+        """Drop all plans, so that the next call traces again."""
+        self._entries.clear()
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        return self if owner is None else functools.partial(self, owner)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "function":
+            raise AttributeError(name)
+        return getattr(self.function, name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        return Compiled(copy.deepcopy(self.function, memo), self.options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Compiled, (self.function, self.options)
+
+    def __repr__(self) -> str:
+        return f"<compiled {self._who}: {len(self.plans)} plans>"
+
+
+_all: WeakSet[Compiled] = WeakSet()
+
+
+def _forget_all() -> None:
+    for compiled in list(_all):
+        compiled.forget()
+
+
+registry.on_change(_forget_all)  # plans hold the kernels that were there
+
+
+@overload
+def compile(function: Callable[..., Any], /, *, exact: bool = ..., policy: str = ...) -> Compiled: ...
+@overload
+def compile(*, exact: bool = ..., policy: str = ...) -> Callable[[Callable[..., Any]], Compiled]: ...
+def compile(function: Callable[..., Any] | None = None, /, *, exact: bool = False, policy: str = "follow") -> Any:
+    """Trace `function` once for each kind of arguments, and replay a plan from then on.
+
+    Works on functions of tensors, on modules, and on whole training steps, with their backward pass, optimizer, random
+    numbers and running statistics. Python code in the function runs only when it is traced. A plan is good for
+    arguments of the same shapes, dtypes, devices and Python values.
+
+    >>> import hal
+    >>> @hal.compile
+    ... def f(x):
+    ...     return (x * 2 + 1).tanh()
+    >>> f(hal.zeros(2)).tolist() == (hal.zeros(2) * 2 + 1).tanh().tolist()
+    True
+
+    Args:
+        exact: leave out rewrites that may change how results are rounded.
+        policy: where ops run: `follow`: as they would eagerly; `auto`: where they are expected to be fastest.
+
+    Raises:
+        GraphError: at the first call: what the function does depends on the contents of a tensor; the message names
+            the line.
+
+    Source: torch.compile, jax.jit.
+    """
+    options = Options(exact, policy)
+    if policy not in ("follow", "auto"):
+        raise GraphError(f"hal.compile takes policy='follow' or 'auto', got {policy!r}")
+    if function is None:
+        return lambda given: Compiled(given, options)
+    if not callable(function):
+        raise GraphError(f"hal.compile needs a function or module, got {type(function).__name__}")
+    return Compiled(function, options)

@@ -1,0 +1,228 @@
+"""Traces a function once: what it computes as a graph, and what else a call of it has to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hal.autodiff import grad
+from hal.graph.graph import Graph, Node, Value
+from hal.graph.structure import mapped
+from hal.graph.tracer import GradientOf, Source, State, Tracer
+from hal.random import Generator
+from hal.recording import mode
+from hal.tensor import CONSTANT, Storage, Tensor
+
+
+@dataclass(frozen=True)
+class Result:
+    """One tensor among the results: number `index` of the graph's outputs, and whether it requires a gradient.
+
+    A result that was there before the call has no number, but is `tensor` itself.
+    """
+
+    index: int
+    tracked: bool
+    tensor: Tensor | None
+
+
+@dataclass(frozen=True)
+class NewGradient:
+    """What `.grad` of a leaf (a tensor, or the argument at a place) is after the call: an output, or this."""
+
+    leaf: Tensor | int
+    index: int | None
+    fixed: Tensor | None
+
+
+@dataclass(frozen=True)
+class Backward:
+    """How the gradients of the results follow: a graph, from what the forward graph keeps and the results' gradients.
+
+    Attributes:
+        graph: its inputs are the kept values, then a gradient for each of `results`; an output for each of `inputs`.
+        kept: how many of the forward graph's outputs, the last ones, are kept for it.
+        states: memory whose contents are among what is kept, so that it must not change before the backward pass.
+        results: the numbers of the outputs that have gradients.
+        inputs: tensors (or places among the arguments) that get gradients.
+        used: for each of them, the number of the output that it gets, or None.
+    """
+
+    graph: Graph
+    kept: int
+    states: tuple[Storage, ...]
+    results: tuple[int, ...]
+    inputs: tuple[Tensor | int, ...]
+    used: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one call of the function does, for arguments of these specs.
+
+    Attributes:
+        graph: what it computes. Outputs: the results, new gradients of leaves, what the backward pass needs.
+        sources: where the graph's inputs come from.
+        template: what the function gave, with a `Result` in the place of each tensor.
+        gradients: new `.grad`s.
+        owners: for each output, a number that those which may share memory have in common.
+        before: `.grad`s that were looked at: the leaf (or argument's place), and what it was.
+        tensors: those that were there before: each with its memory and its switch for gradients.
+    """
+
+    graph: Graph
+    sources: tuple[Source, ...]
+    template: Any
+    gradients: tuple[NewGradient, ...]
+    backward: Backward | None
+    owners: tuple[int, ...]
+    before: tuple[tuple[Tensor | int, Tensor | None], ...]
+    tensors: tuple[tuple[Tensor, Storage, bool], ...]
+    guards: tuple[tuple[Callable[[], Hashable], Hashable], ...]
+    attributes: tuple[tuple[Any, str, Any], ...]
+    effects: tuple[Callable[[], Any], ...]
+    once: bool
+    draws: dict[Generator, int]
+
+
+def trace(function: Callable[..., Any], args: Any, kwargs: Any, leaves: Sequence[Tensor], who: str) -> Trace:
+    """Run `function` on stand-ins for the tensors in its arguments, and record what it does.
+
+    Args:
+        leaves: the tensors in `args` and `kwargs`, in the order in which they come.
+
+    Raises:
+        GraphError: Python asks for the contents of a tensor.
+    """
+    tracer = Tracer(who)
+    numbers: dict[int, int] = {}
+    for i, x in enumerate(leaves):
+        numbers.setdefault(id(x), i)
+    with tracer.running():
+        made = {key: tracer.stand_in(leaves[i], i) for key, i in numbers.items()}
+        given = {_value(x): x for x in made.values()}
+        result = function(*mapped(args, lambda x: made[id(x)]), **mapped(kwargs, lambda x: made[id(x)]))
+        return _Finish(tracer, made, given).finish(result)
+
+
+def _value(x: Tensor) -> Value:
+    value: Value = x.buffer
+    return value
+
+
+class _Finish:
+    """What is read off a tracer when the function has returned, while it still traces."""
+
+    def __init__(self, tracer: Tracer, made: dict[int, Tensor], given: dict[Value, Tensor]) -> None:
+        self.tracer = tracer
+        self.given = given
+        self.outputs: list[Value] = []
+        self.owners: list[Any] = []
+
+    def finish(self, result: Any) -> Trace:
+        tracer = self.tracer
+        tracked: list[tuple[int, Tensor]] = []
+
+        def note(x: Tensor) -> Result:
+            if not tracer.is_traced(x) and type(x._buffer) is not Value:
+                return Result(-1, x.tracked, x)
+            index = self.output(x)
+            has_history = x.tracked and x.node is not None and not x.node.released
+            if has_history and mode.enabled:
+                tracked.append((index, x))
+            return Result(index, has_history or (x.tracked and x.node is None), None)
+
+        template = mapped(result, note)
+        gradients = self.gradients()
+        updates = self.updates()
+        before = tuple((tracer.stand_ins.get(id(s.leaf), s.leaf), s.before) for s in tracer.slots.values() if s.read)
+        cut = len(tracer.nodes)
+        backward = self.backward(tracked, updates, cut) if tracked else None
+        inputs = tuple(tracer.sources)
+        forward = Graph(inputs, tuple(tracer.nodes[:cut]), tuple(self.outputs), dict(tracer.constants), updates)
+        owners: dict[Any, int] = {}
+        return Trace(
+            forward, tuple(tracer.sources.values()), template, gradients, backward,
+            tuple(owners.setdefault(o, len(owners)) for o in self.owners), before, tuple(tracer.tensors.values()),
+            tuple(tracer.guards), tuple(tracer.attributes.values()), tuple(tracer.effects), tracer.once,
+            dict(tracer.draws),
+        )  # fmt: skip
+
+    def output(self, x: Tensor) -> int:
+        self.outputs.append(self.tracer.value_of(x))
+        self.owners.append(id(x.storage))
+        return len(self.outputs) - 1
+
+    def gradients(self) -> tuple[NewGradient, ...]:
+        tracer = self.tracer
+        found = []
+        for slot in tracer.slots.values():
+            after, leaf = slot.leaf._grad, tracer.stand_ins.get(id(slot.leaf), slot.leaf)
+            if after is None:
+                if slot.before is not None or not slot.read:
+                    found.append(NewGradient(leaf, None, None))
+            elif tracer.is_traced(after) or type(after._buffer) is Value:
+                found.append(NewGradient(leaf, self.output(after), None))
+            elif slot.before is None or after.storage is not slot.before.storage:
+                found.append(NewGradient(leaf, None, after))
+        return tuple(found)
+
+    def updates(self) -> dict[Value, Value]:
+        tracer = self.tracer
+        found = {value: _value(x) for value, x in self.given.items() if x.storage.buffer is not value}
+        captured = {source.storage: v for v, source in tracer.sources.items() if isinstance(source, State)}
+        for v, source in tracer.sources.items():
+            if isinstance(source, GradientOf):
+                leaf = source.leaf
+                slot = next(s for s in tracer.slots.values() if tracer.stand_ins.get(id(s.leaf), s.leaf) is leaf)
+                assert slot.before is not None
+                captured[slot.before.storage] = v
+        for storage in tracer.written:
+            if tracer.contents[storage] is not captured[storage]:
+                found[captured[storage]] = tracer.contents[storage]
+        return found
+
+    def backward(self, tracked: list[tuple[int, Tensor]], updates: dict[Value, Value], cut: int) -> Backward | None:
+        """Trace the gradients of the results that have a history; what they need becomes outputs."""
+        tracer = self.tracer
+        inputs = list(tracer.boundary.values())
+        if not inputs:
+            return None
+        starts = [Tensor(Value(x.spec, x.device, f"g{i}"), x.spec, x.device, CONSTANT) for i, x in tracked]
+        gs = grad([x for _, x in tracked], inputs, starts, retain_graph=True, allow_unused=True)
+        nodes = tuple(tracer.nodes[cut:])
+        wanted = [None if g is None else tracer.value_of(g) for g in gs]
+        made = {out for node in nodes for out in node.outputs}
+        outs = [v for v in wanted if v is not None]
+        fresh = {_value(x) for x in starts}
+        kept: dict[Value, None] = {}
+        live = _live(nodes, outs)
+        for v in (*(x for node in live for x in node.inputs), *outs):
+            if v not in made and v not in fresh and v not in tracer.constants:
+                kept[v] = None
+        numbers = iter(range(len(outs)))
+        graph = Graph((*kept, *map(_value, starts)), live, tuple(outs), _constants(tracer, live, outs))
+        states = tuple(s.storage for v in kept if isinstance(s := tracer.sources.get(v), State))
+        self.outputs += kept
+        self.owners += kept
+        return Backward(
+            graph, len(kept), states, tuple(i for i, _ in tracked),
+            tuple(tracer.stand_ins.get(id(x), x) for x in inputs),
+            tuple(None if v is None else next(numbers) for v in wanted),
+        )  # fmt: skip
+
+
+def _live(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[Node, ...]:
+    """The nodes that the outputs need."""
+    needed, found = set(outputs), []
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+            found.append(node)
+    return tuple(reversed(found))
+
+
+def _constants(tracer: Tracer, nodes: Sequence[Node], outputs: Sequence[Value]) -> dict[Value, Tensor]:
+    used = {x for node in nodes for x in node.inputs} | set(outputs)
+    return {v: t for v, t in tracer.constants.items() if v in used}
