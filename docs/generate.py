@@ -110,6 +110,7 @@ NN = [
     "nn.optim.lr_scheduler",
     "nn.optim.swa_utils",
     "nn.metrics",
+    "nn.models",
     "nn.data",
 ]
 SECTIONS: dict[str, Callable[[], str]] = {

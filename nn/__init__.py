@@ -9,13 +9,15 @@ from hal import source
 if TYPE_CHECKING:
     from nn.everything import *  # noqa: F403
 
+ON_FIRST_USE = ("data", "models")  # data brings threads, archives and the network
+
 source.INTERNAL.add("nn")  # reports name the user's line, not one of ours
 
 
 def __getattr__(name: str) -> Any:
     """Import it all when the first name is asked for: hal finds its plugin in here, and needs no layer for that."""
-    if name == "data":
-        return importlib.import_module("nn.data")  # on first use: it brings threads, archives and the network
+    if name in ON_FIRST_USE:
+        return importlib.import_module(f"nn.{name}")
     if name.startswith("__") and name != "__all__":
         raise AttributeError(f"module 'nn' has no attribute {name!r}")
     everything = importlib.import_module("nn.everything")
@@ -27,4 +29,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *importlib.import_module("nn.everything").__all__, "data"})
+    return sorted({*globals(), *importlib.import_module("nn.everything").__all__, *ON_FIRST_USE})

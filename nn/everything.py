@@ -114,6 +114,7 @@ from nn.shaping import (
     ZeroPad2d,
     ZeroPad3d,
 )
+from nn.summary import summary
 from nn.transformer import (
     Transformer,
     TransformerDecoder,
@@ -140,6 +141,7 @@ __all__ = [
     "ReplicationPad2d", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softmax2d", "Softmin",
     "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold", "Transformer", "TransformerDecoder",
     "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer", "Unflatten", "UninitializedBuffer",
-    "UninitializedParameter", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "functional", "init", "metrics", "optim", "utils",
+    "UninitializedParameter", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "functional", "init", "metrics",
+    "optim", "summary", "utils",
 ]
 # fmt: on
