@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from hal import errors, ops
+from hal.anomaly import detect_anomaly
 from hal.autodiff import custom_gradient, grad, value_and_grad
 from hal.recording import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from hal.creation import (
@@ -86,21 +87,20 @@ __all__ = [
     "argmin", "argsort", "argwhere", "as_tensor", "asarray", "astype", "baddbmm", "bernoulli", "bfloat16", "bincount",
     "bitwise_not", "bmm", "bool", "broadcast_arrays", "broadcast_shapes", "broadcast_tensors", "broadcast_to",
     "can_cast", "cat", "chunk", "clamp", "clip", "clone", "compile", "complex64", "complex128", "concat", "concatenate",
-    "copies",
-    "count_nonzero", "cross", "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "custom_gradient",
-    "default_generator", "device", "device_count", "devices", "diag", "diagonal", "diff", "div", "divide", "dot",
-    "double", "dstack", "e", "einsum", "empty", "empty_like", "enable_grad", "eq", "errors", "expand_dims", "eye",
-    "fallback", "finfo", "flatten", "flip", "float", "float16", "float32", "float64", "frac", "from_dlpack",
-    "from_numpy", "full", "full_like", "gather", "ge", "get_rng_state", "grad", "gt", "half", "hstack", "iinfo",
-    "index_add", "index_copy", "index_fill", "index_select", "inf", "inference_mode", "initial_seed", "inner", "int",
-    "int8", "int16", "int32", "int64", "is_complex", "is_floating_point", "is_grad_enabled", "is_tensor", "isclose",
-    "isdtype", "le", "lerp", "linspace", "load", "log_softmax", "logit", "logsumexp", "long", "lt", "manual_seed",
-    "masked_fill", "masked_select", "matrix_transpose", "max", "mean", "median", "meshgrid", "min", "mm", "moveaxis",
-    "movedim", "multinomial", "multiply", "mv", "nan", "nan_to_num", "narrow", "ne", "negative", "newaxis", "no_grad",
-    "nonzero", "norm", "normal", "numel", "ones", "ones_like", "ops", "outer", "permute", "permute_dims", "pi",
-    "placement_report", "positive", "prod", "promote_types", "rand", "rand_like", "randint", "randint_like", "randn",
-    "randn_like", "randperm", "ravel", "register", "repeat", "repeat_interleave", "reshape", "result_type", "roll",
-    "round", "run_into", "save", "scatter", "scatter_add", "searchsorted", "seed", "select", "set_grad_enabled",
+    "copies", "count_nonzero", "cross", "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "custom_gradient",
+    "default_generator", "detect_anomaly", "device", "device_count", "devices", "diag", "diagonal", "diff", "div",
+    "divide", "dot", "double", "dstack", "e", "einsum", "empty", "empty_like", "enable_grad", "eq", "errors",
+    "expand_dims", "eye", "fallback", "finfo", "flatten", "flip", "float", "float16", "float32", "float64", "frac",
+    "from_dlpack", "from_numpy", "full", "full_like", "gather", "ge", "get_rng_state", "grad", "gt", "half", "hstack",
+    "iinfo", "index_add", "index_copy", "index_fill", "index_select", "inf", "inference_mode", "initial_seed", "inner",
+    "int", "int8", "int16", "int32", "int64", "is_complex", "is_floating_point", "is_grad_enabled", "is_tensor",
+    "isclose", "isdtype", "le", "lerp", "linspace", "load", "log_softmax", "logit", "logsumexp", "long", "lt",
+    "manual_seed", "masked_fill", "masked_select", "matrix_transpose", "max", "mean", "median", "meshgrid", "min", "mm",
+    "moveaxis", "movedim", "multinomial", "multiply", "mv", "nan", "nan_to_num", "narrow", "ne", "negative", "newaxis",
+    "no_grad", "nonzero", "norm", "normal", "numel", "ones", "ones_like", "ops", "outer", "permute", "permute_dims",
+    "pi", "placement_report", "positive", "prod", "promote_types", "rand", "rand_like", "randint", "randint_like",
+    "randn", "randn_like", "randperm", "ravel", "register", "repeat", "repeat_interleave", "reshape", "result_type",
+    "roll", "round", "run_into", "save", "scatter", "scatter_add", "searchsorted", "seed", "select", "set_grad_enabled",
     "set_rng_state", "short", "softmax", "sort", "split", "squeeze", "stack", "std", "sub", "subtract", "sum",
     "swapaxes", "swapdims", "t", "take", "take_along_axis", "take_along_dim", "tensor", "tensor_split", "tensordot",
     "tile", "topk", "trace", "transpose", "tril", "tril_indices", "triu", "triu_indices", "true_divide", "uint8",

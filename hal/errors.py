@@ -39,6 +39,10 @@ class GradientError(HalError, RuntimeError):
     """A gradient was asked for that cannot be given."""
 
 
+class AnomalyError(HalError, RuntimeError):
+    """An operation made a NaN, and `detect_anomaly` was told to raise."""
+
+
 class ConfigError(HalError, ValueError):
     """An environment variable or option has a value that means nothing."""
 

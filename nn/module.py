@@ -10,9 +10,11 @@ import hal
 from hal import dtypes, scope, tracing
 from hal.creation import DeviceLike
 from hal.dtypes import DType
+from hal.errors import HalError
 from hal.tensor import Tensor
 from nn import hooks, state
 from nn.hooks import Hook, Hooks, RemovableHandle
+from nn.locating import locate
 from nn.naming import named
 from nn.parameter import Parameter, is_lazy
 from nn.registration import check_name, no_attribute, not_begun
@@ -70,15 +72,15 @@ class Module(Traversal):
             tracing.guard_attribute(self, "training")
         elif self._compiled is not None:
             return self._compiled(*args, **kwargs)
-        if scope.listeners:
-            return named(self, lambda: hooks.call(self, args, kwargs))
-        if tracing.tracer is not None:
-            tracing.guard_attribute(self, "training")
-        elif self._compiled is not None:
-            return self._compiled(*args, **kwargs)
-        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
-            return hooks.call(self, args, kwargs)
-        return self.forward(*args, **kwargs)
+        try:
+            if scope.listeners:
+                return named(self, lambda: hooks.call(self, args, kwargs))
+            if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
+                return hooks.call(self, args, kwargs)
+            return self.forward(*args, **kwargs)
+        except HalError as error:
+            locate(error, self)
+            raise
 
     # Attributes.
 
