@@ -31,6 +31,7 @@ class Product:
     a: int = 0
     b: int = 1
     gathered: int = 0
+    halo: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,11 @@ def _product(
     if name.startswith("conv"):
         groups = settings["groups"]
         m, n = out.shape[0] * prod(out.shape[2:]), second.shape[0] // groups
-        return _made(m, prod(second.shape[1:]), n, dtype, groups, runs, bias)
+        common = max(
+            0, settings["dilation"][0] * (second.shape[2] - 1) + 1 - settings["stride"][0]
+        )  # rows of the image
+        halo = common * first.shape[1] * prod(first.shape[3:]) * first.dtype.itemsize
+        return _made(m, prod(second.shape[1:]), n, dtype, groups, runs, bias, halo=halo)
     if "linear" in name:
         return _made(prod(first.shape[:-1]), first.shape[-1], second.shape[0], dtype, 1, runs, bias)
     left = first.shape if first.ndim > 1 else (1, *first.shape)

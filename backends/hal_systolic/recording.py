@@ -57,8 +57,8 @@ class Recorder:
                 return
             works.append(
                 Matmul(
-                    asked.m, asked.k, asked.n, read[asked.a], read[asked.b], written[0], asked.dtype, asked.count,
-                    asked.passes, asked.epilogue, layer,
+                    asked.m, asked.k, asked.n, read[asked.a], read[asked.b], written[0], dtype=asked.dtype,
+                    count=asked.count, passes=asked.passes, halo=asked.halo, epilogue=asked.epilogue, layer=layer,
                 )
             )  # fmt: skip
             if asked.gathered:
