@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hal import config
 from hal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hal.device import Device
 
 _local = threading.local()
 
@@ -59,3 +62,42 @@ class copies(_Policy):
     """What to do when the tensors of one op live on different devices: `allow` a copy, or `error`."""
 
     _name, _choices, _variable = "copies", config.COPIES, "HAL_COPIES"
+
+
+class placement(_Policy):
+    """Where compiled functions run: `follow` their data, or `auto`: where the whole is expected to end first.
+
+    Args:
+        value: one of the two.
+        devices: the devices that `auto` may use besides those that the function uses already (names or devices);
+            default: all that are here, except those that are chosen by name only.
+
+    >>> import hal
+    >>> with hal.placement("auto", devices=["cpu"]):
+    ...     hal.placement.current(), hal.placement.devices()
+    ('auto', (device('cpu'),))
+    """
+
+    _name, _choices, _variable = "placement", config.PLACEMENTS, "HAL_PLACEMENT"
+
+    def __init__(self, value: str, devices: Iterable[str | Device] | None = None) -> None:
+        super().__init__(value)
+        self._devices = None if devices is None else tuple(devices)
+
+    def __enter__(self) -> Any:
+        _local.__dict__.setdefault("placement_devices", []).append(self._devices)
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        _local.__dict__["placement_devices"].pop()
+
+    @classmethod
+    def devices(cls) -> tuple[Device, ...] | None:
+        """The devices that the innermost block allows; None for all."""
+        from hal.device import Device  # devices are found by the registry, which reads policies
+
+        stack = _local.__dict__.get("placement_devices")
+        return None if not stack or stack[-1] is None else tuple(Device(d) for d in stack[-1])
