@@ -17,15 +17,18 @@ INDEX in_batch(INDEX g, INDEX n1, INDEX n2, INDEX s0, INDEX s1, INDEX s2) {
   return (g / (n1 * n2)) * s0 + (g / n2 % n1) * s1 + (g % n2) * s2;
 }
 
-T folded(V v) {
-  T all[VW] __attribute__((aligned(64)));
-  *(V *)all = v;
-  #pragma unroll
-  for (int step = VW / 2; step > 0; step /= 2)
-    #pragma unroll
-    for (int q = 0; q < step; q++) all[q] += all[q + step];
-  return all[0];
-}
+#if VW == 16
+#define FOLDED(v) FOLDED_8((v).lo + (v).hi)
+#elif VW == 8
+#define FOLDED(v) FOLDED_8(v)
+#elif VW == 4
+#define FOLDED(v) FOLDED_4(v)
+#else
+#define FOLDED(v) FOLDED_2(v)
+#endif
+#define FOLDED_8(v) FOLDED_4((v).lo + (v).hi)
+#define FOLDED_4(v) FOLDED_2((v).lo + (v).hi)
+#define FOLDED_2(v) ((v).x + (v).y)
 
 #ifdef B_TABLE
 #define ROW_OF_B(j) rows_of_b[j]
@@ -37,7 +40,7 @@ __kernel void dots(
     __global const T *a, INDEX a_offset, INDEX a_row, INDEX a0, INDEX a1, INDEX a2,
     __global const T *b, INDEX b_offset,
 #ifdef B_TABLE
-    __global const int *rows_of_b,
+    __global const INDEX *rows_of_b,
 #else
     INDEX rows_of_b,
 #endif
@@ -81,7 +84,7 @@ __kernel void dots(
         for (int r = 0; r < DM; r++)
           #pragma unroll
           for (int c = 0; c < DN; c++) {
-            T sum = folded(sums[r][c]);
+            T sum = FOLDED(sums[r][c]);
             for (INDEX k = whole; k < k1; k++) sum += pa[r][k] * pb[c][k];
             if (i + r < i_end && j + c < j_end) {
               __global T *to = out + (i + r) * out_row + j + c;

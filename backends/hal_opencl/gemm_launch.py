@@ -10,7 +10,7 @@ import numpy as np
 
 from hal.codegen.dialect import OPENCL
 from hal.codegen.expressions import memory_type
-from hal.plugin import DType, dtypes
+from hal.plugin import Array, DType, Spec, dtypes
 from hal_opencl.gemm_shapes import Panels, Shape, Tiles, shape_of
 
 if TYPE_CHECKING:
@@ -18,9 +18,20 @@ if TYPE_CHECKING:
     from hal_opencl.runtime import Runtime
 
 Triple = tuple[int, int, int]
+
+
+class Index(NamedTuple):
+    """The type of offsets, in C and in NumPy."""
+
+    name: str
+    type: type[np.signedinteger[Any]]
+
+
+_INDEX = {False: Index("int", np.int32), True: Index("long", np.int64)}
 PACKED_A = 1 << 17  # elements of A from which its rows are copied into panels first (measured)
 IN_PLACE_B = 1 << 17  # elements of B up to which its rows are read where they lie (measured)
 SHORT_DOTS = 1 << 19  # elements of both factors up to which products of rows with rows need no panels (measured)
+FEW_ROWS = 128  # and rows up to which that holds
 WIDE = 128  # columns whose panels stay in the second cache
 ALONE = 1 << 18  # multiplications up to which one thread does it all
 LARGEST = (1 << 31) - 1
@@ -31,7 +42,7 @@ class Factor(NamedTuple):
 
     Attributes:
         memory, offset: where the first is.
-        row, column: elements from one to the next; or memory that holds the offset of each (32-bit integers).
+        row, column: elements from one to the next; or memory that holds the offset of each (see `offsets`).
         batch: elements from one to the next along each of three axes of a batch.
     """
 
@@ -109,6 +120,7 @@ def multiply(
     bias: Bias | None = None,
     parts: int = 1,
     shape: Shape | None = None,
+    wide: bool | None = None,
 ) -> None:
     """Enqueue out[g, i, j] = bias + sum over k of A(g, i, k) B(g, k, j).
 
@@ -117,24 +129,27 @@ def multiply(
         batch: how many matrices there are along three axes.
         parts: into how many sums the terms are divided: part p is written p * batch * rows * columns further on.
         shape: of tiles; default what is best on this device.
+        wide: whether the offsets in tables have 64 bits.
     """
     shape = shape or shape_of(runtime)
     rows, columns, terms = sizes
+    wide = is_wide(a.memory, b.memory, out.memory) if wide is None else wide
+    index = _INDEX[wide]
     if isinstance(shape, Tiles):
-        _by_tiles(runtime, label, dtype, a, b, out, sizes, batch, bias, parts, shape)
+        _by_tiles(runtime, label, dtype, a, b, out, sizes, batch, bias, parts, shape, index)
         return
     along = a.column == 1 and b.row == 1 and out.places is None and (bias is None or bias.axis == 1)
     if parts > 1 or isinstance(b.column, _memory_type()) or (along and _suit_dots(dtype, b, rows, columns, terms)):
-        _by_dots(runtime, label, dtype, a, b, out, sizes, batch, bias, parts, shape)
+        _by_dots(runtime, label, dtype, a, b, out, sizes, batch, bias, parts, shape, index)
     else:
-        _by_panels(runtime, label, dtype, a, b, out, sizes, batch, bias, shape)
+        _by_panels(runtime, label, dtype, a, b, out, sizes, batch, bias, shape, index)
 
 
 def _suit_dots(dtype: DType, b: Factor, rows: int, columns: int, terms: int) -> bool:
     """Whether sums over whole vectors of terms are better than panels of columns."""
     if columns == 1 or rows == 1:
         return True
-    return b.column != 1 and terms >= 64 and (rows + columns) * terms <= SHORT_DOTS
+    return b.column != 1 and terms >= 64 and rows <= FEW_ROWS and (rows + columns) * terms <= SHORT_DOTS
 
 
 @cache
@@ -144,10 +159,15 @@ def _memory_type() -> type:
     return Memory
 
 
-def _index(*memories: Memory | None) -> tuple[str, type[np.signedinteger[Any]]]:
-    """The type of offsets: 64 bits where a factor is larger than 32 can tell."""
-    large = any(m is not None and m.nbytes > LARGEST for m in memories)
-    return ("long", np.int64) if large else ("int", np.int32)
+def is_wide(*memories: Memory | None) -> bool:
+    """Whether offsets into one of these memories need 64 bits."""
+    return any(m is not None and m.nbytes > LARGEST for m in memories)
+
+
+def offsets(runtime: Runtime, values: Array, wide: bool) -> Memory:
+    """Device memory with the offsets of rows or columns."""
+    kind = dtypes.int64 if wide else dtypes.int32
+    return runtime.upload(values.astype(kind.numpy), Spec(values.shape, kind)).memory
 
 
 def _vector(shape: Panels, dtype: DType) -> tuple[int, str]:
@@ -180,6 +200,42 @@ def _local(nbytes: int) -> Any:
     return cl.LocalMemory(nbytes)
 
 
+def macros_for(dtype: DType, wide: bool) -> tuple[tuple[str, Any], ...]:
+    """The macros that every kernel file takes."""
+    return ("T", c_type(dtype)), ("INDEX", _INDEX[wide].name)
+
+
+def launch(
+    runtime: Runtime,
+    text: str,
+    name: str,
+    label: str,
+    items: Triple,
+    local: Triple,
+    values: tuple[int | Memory, ...],
+    out: Memory,
+    wide: bool,
+) -> None:
+    """Enqueue a kernel whose arguments are memories and offsets."""
+    _launch(runtime, text, name, label, items, local, _arguments(_INDEX[wide].type, *values), out)
+
+
+def _launch(
+    runtime: Runtime, text: str, name: str, label: str, items: Triple, local: Triple, arguments: list[Any], out: Memory
+) -> None:
+    types = tuple(a.dtype if isinstance(a, np.generic) else None for a in arguments)
+    kernel = _typed(runtime, text, name, label, types)
+    runtime.launch(label, kernel, items, local, *arguments, writes=(out,))
+
+
+@cache
+def _typed(runtime: Runtime, text: str, name: str, label: str, types: tuple[Any, ...]) -> Any:
+    """A kernel whose arguments' types are known beforehand: PyOpenCL sets them twenty times faster then."""
+    kernel = runtime.programs.kernel(text, name, label)
+    kernel.set_scalar_arg_dtypes(types)
+    return kernel
+
+
 def _shared_out(items: int, step: int, blocks: int) -> int:
     """How many of `items` a block has, in whole steps, to make about so many blocks."""
     return max(-(-items // (step * max(blocks, 1))), 1) * step
@@ -196,17 +252,17 @@ def _by_panels(
     batch: Triple,
     bias: Bias | None,
     shape: Panels,
+    index: Index,
 ) -> None:
     rows, columns, terms = sizes
     width, vector = _vector(shape, dtype)
     panel = shape.vectors * width
     table, count = not isinstance(b.row, int), batch[0] * batch[1] * batch[2]
-    name, index = _index(a.memory, b.memory, out.memory)
     packed = not isinstance(a.column, int) or rows * terms > PACKED_A
     in_place = b.column == 1 and (table or terms * columns <= IN_PLACE_B or rows <= 4 * shape.rows)
     macros: list[tuple[str, Any]] = [
-        ("T", c_type(dtype)), ("V", vector), ("VW", width), ("INDEX", name), ("MR", shape.rows), ("NV", shape.vectors),
-        ("KC", shape.terms), ("MC", shape.block), ("BIAS", 0 if bias is None else bias.axis + 1),
+        ("T", c_type(dtype)), ("V", vector), ("VW", width), ("INDEX", index.name), ("MR", shape.rows),
+        ("NV", shape.vectors), ("KC", shape.terms), ("MC", shape.block), ("BIAS", 0 if bias is None else bias.axis + 1),
     ]  # fmt: skip
     macros += [("A_PACKED", 1)] if packed else []
     macros += [("A_TABLE", 1)] if not isinstance(a.column, int) else []
@@ -224,16 +280,16 @@ def _by_panels(
     across = -(-columns // wide)
     tall = _shared_out(rows, shape.rows, -(-blocks // (count * across)) if across * count < 2 * runtime.units else 1)
     arguments = [
-        *_arguments(index, a.memory, a.offset, a.row, a.column, *a.batch),
-        *_arguments(index, b.memory, b.offset, b.row, b.column, *b.batch),
-        *_added(index, bias, a.memory),
-        *_arguments(index, out.memory, out.offset, out.row, out.batch),
-        *_places(index, out.places),
-        *_arguments(index, rows, columns, terms, batch[1], batch[2], wide, tall),
+        *_arguments(index.type, a.memory, a.offset, a.row, a.column, *a.batch),
+        *_arguments(index.type, b.memory, b.offset, b.row, b.column, *b.batch),
+        *_added(index.type, bias, a.memory),
+        *_arguments(index.type, out.memory, out.offset, out.row, out.batch),
+        *_places(index.type, out.places),
+        *_arguments(index.type, rows, columns, terms, batch[1], batch[2], wide, tall),
         _local(wide * shape.terms * dtype.itemsize),
     ]
-    kernel = runtime.programs.kernel(text, "product", label)
-    runtime.launch(label, kernel, (across, -(-rows // tall), count), (1, 1, 1), *arguments, writes=(out.memory,))
+    items = (across, -(-rows // tall), count)
+    _launch(runtime, text, "product", label, items, (1, 1, 1), arguments, out.memory)
 
 
 def _packed(
@@ -246,19 +302,18 @@ def _packed(
     batch: Triple,
     shape: Panels,
     text: str,
-    index: type,
+    index: Index,
 ) -> Factor:
     """A in panels of its rows: those of the batch that differ, one after another."""
     different = tuple(n if s else 1 for n, s in zip(batch, a.batch, strict=True))
     count = different[0] * different[1] * different[2]
     panels = -(-rows // shape.rows)
     to = runtime.empty((count * panels * shape.rows * terms,), dtype, label)
-    kernel = runtime.programs.kernel(text, "pack", label)
     arguments = [
-        *_arguments(index, a.memory, a.offset, rows, terms, a.row, a.column),
-        *_arguments(index, different[1], different[2], *a.batch, to.memory),
+        *_arguments(index.type, a.memory, a.offset, rows, terms, a.row, a.column),
+        *_arguments(index.type, different[1], different[2], *a.batch, to.memory),
     ]
-    runtime.launch(label, kernel, (panels, count), (1, 1), *arguments)
+    _launch(runtime, text, "pack", label, (panels, count, 1), (1, 1, 1), arguments, to.memory)
     steps = (different[1] * different[2], different[2], 1)
     return Factor(to.memory, 0, 0, 0, tuple(s if n > 1 else 0 for n, s in zip(different, steps, strict=True)))  # type: ignore[arg-type]
 
@@ -275,15 +330,15 @@ def _by_dots(
     bias: Bias | None,
     parts: int,
     shape: Panels,
+    index: Index,
 ) -> None:
     rows, columns, terms = sizes
     width, vector = _vector(shape, dtype)
-    high, broad = 3, 4
-    name, index = _index(a.memory, b.memory, out.memory)
+    high, broad = 3, 3
     table, count = not isinstance(b.column, int), batch[0] * batch[1] * batch[2]
     macros: list[tuple[str, Any]] = [
-        ("T", c_type(dtype)), ("V", vector), ("VW", width), ("INDEX", name), ("DM", high), ("DN", broad), ("KC", 1024),
-        ("BIAS", 0 if bias is None else 2),
+        ("T", c_type(dtype)), ("V", vector), ("VW", width), ("INDEX", index.name), ("DM", high), ("DN", broad),
+        ("KC", 1024), ("BIAS", 0 if bias is None else 2),
     ]  # fmt: skip
     macros += [("B_TABLE", 1)] if table else []
     work = rows * columns * terms * count
@@ -295,15 +350,15 @@ def _by_dots(
         across = -(-columns // wide)
         tall = _shared_out(rows, high, -(-blocks // (count * across)) if across * count < 2 * runtime.units else 1)
     arguments = [
-        *_arguments(index, a.memory, a.offset, a.row, *a.batch),
-        *_arguments(index, b.memory, b.offset, b.column, *b.batch),
-        *_added(index, bias, a.memory)[:3],
-        *_arguments(index, out.memory, out.offset, out.row, out.batch, rows * columns * count),
-        *_arguments(index, rows, columns, terms, batch[1], batch[2], wide, tall, count, -(-terms // parts)),
+        *_arguments(index.type, a.memory, a.offset, a.row, *a.batch),
+        *_arguments(index.type, b.memory, b.offset, b.column, *b.batch),
+        *_added(index.type, bias, a.memory)[:3],
+        *_arguments(index.type, out.memory, out.offset, out.row, out.batch, rows * columns * count),
+        *_arguments(index.type, rows, columns, terms, batch[1], batch[2], wide, tall, count, -(-terms // parts)),
     ]
-    kernel = runtime.programs.kernel(source("gemm_dots.cl", tuple(macros), dtype), "dots", label)
     items = (-(-columns // wide), -(-rows // tall), count * parts)
-    runtime.launch(label, kernel, items, (1, 1, 1), *arguments, writes=(out.memory,))
+    text = source("gemm_dots.cl", tuple(macros), dtype)
+    _launch(runtime, text, "dots", label, items, (1, 1, 1), arguments, out.memory)
 
 
 def _by_tiles(
@@ -318,12 +373,12 @@ def _by_tiles(
     bias: Bias | None,
     parts: int,
     shape: Tiles,
+    index: Index,
 ) -> None:
     rows, columns, terms = sizes
     count = batch[0] * batch[1] * batch[2]
-    name, index = _index(a.memory, b.memory, out.memory)
     macros: list[tuple[str, Any]] = [
-        ("T", c_type(dtype)), ("SUM", "float" if dtype is dtypes.float16 else c_type(dtype)), ("INDEX", name),
+        ("T", c_type(dtype)), ("SUM", "float" if dtype is dtypes.float16 else c_type(dtype)), ("INDEX", index.name),
         ("TX", shape.across), ("TY", shape.down), ("RM", shape.rows), ("RN", shape.columns), ("TK", shape.terms),
         ("BIAS", 0 if bias is None else bias.axis + 1),
     ]  # fmt: skip
@@ -332,17 +387,17 @@ def _by_tiles(
     macros += [("B_COLUMNS", 1)] if not isinstance(b.column, int) else []
     macros += [("PLACES", 1)] if out.places is not None else []
     arguments = [
-        *_arguments(index, a.memory, a.offset, a.row, a.column, *a.batch),
-        *_arguments(index, b.memory, b.offset, b.row, b.column, *b.batch),
-        *_added(index, bias, a.memory),
-        *_arguments(index, out.memory, out.offset, out.row, out.batch, rows * columns * count),
-        *_places(index, out.places),
-        *_arguments(index, rows, columns, terms, batch[1], batch[2], count, -(-terms // parts)),
+        *_arguments(index.type, a.memory, a.offset, a.row, a.column, *a.batch),
+        *_arguments(index.type, b.memory, b.offset, b.row, b.column, *b.batch),
+        *_added(index.type, bias, a.memory),
+        *_arguments(index.type, out.memory, out.offset, out.row, out.batch, rows * columns * count),
+        *_places(index.type, out.places),
+        *_arguments(index.type, rows, columns, terms, batch[1], batch[2], count, -(-terms // parts)),
     ]
-    kernel = runtime.programs.kernel(source("tiled_product.c", tuple(macros), dtype), "tiled_product", label)
     across, down = -(-columns // (shape.across * shape.columns)), -(-rows // (shape.down * shape.rows))
     items = (across * shape.across, down * shape.down, count * parts)
-    runtime.launch(label, kernel, items, (shape.across, shape.down, 1), *arguments, writes=(out.memory,))
+    text = source("tiled_product.c", tuple(macros), dtype)
+    _launch(runtime, text, "tiled_product", label, items, (shape.across, shape.down, 1), arguments, out.memory)
 
 
 def add_parts(runtime: Runtime, label: str, dtype: DType, parts: Memory, out: Result, size: int, count: int) -> None:
@@ -353,7 +408,6 @@ def add_parts(runtime: Runtime, label: str, dtype: DType, parts: Memory, out: Re
         ("BIAS", 0),
     )  # fmt: skip
     some = max(-(-size // (4 * runtime.units)), 256) if runtime.is_cpu else 1
-    kernel = runtime.programs.kernel(source("gemm_dots.cl", macros, dtype), "add_parts", label)
-    arguments = [*_arguments(np.int32, parts, out.memory, out.offset, size, count, some)]
-    items = -(-size // some)
-    runtime.launch(label, kernel, (items,), (1,), *arguments, writes=(out.memory,))
+    arguments = _arguments(np.int32, parts, out.memory, out.offset, size, count, some)
+    text = source("gemm_dots.cl", macros, dtype)
+    _launch(runtime, text, "add_parts", label, (-(-size // some), 1, 1), (1, 1, 1), arguments, out.memory)

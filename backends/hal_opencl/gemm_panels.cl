@@ -25,7 +25,7 @@ INDEX in_batch(INDEX g, INDEX n1, INDEX n2, INDEX s0, INDEX s1, INDEX s2) {
 /* Panel p holds rows p * MR to p * MR + MR, term by term: out[p][k][r], zeros below the last row. */
 __kernel void pack(__global const T *a, INDEX offset, INDEX rows, INDEX terms, INDEX row_stride,
 #ifdef A_TABLE
-                   __global const int *table,
+                   __global const INDEX *table,
 #else
                    INDEX term_stride,
 #endif
@@ -61,7 +61,7 @@ __kernel void product(
     __global const T *a, INDEX a_offset, INDEX a_row, INDEX a_term, INDEX a0, INDEX a1, INDEX a2,
     __global const T *b, INDEX b_offset,
 #ifdef B_TABLE
-    __global const int *rows_of_b,
+    __global const INDEX *rows_of_b,
 #else
     INDEX rows_of_b,
 #endif

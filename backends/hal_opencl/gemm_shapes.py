@@ -59,7 +59,7 @@ TILES = (Tiles(16, 16, 4, 4), Tiles(16, 16, 8, 8), Tiles(16, 8, 4, 4), Tiles(8, 
 SIZE = 512  # of the square products that are timed
 ROUNDS = 5
 
-_chosen: dict[tuple[Path, str], Shape] = {}
+_chosen: dict[Runtime, Shape] = {}
 
 
 def candidates(runtime: Runtime) -> tuple[Shape, ...]:
@@ -79,12 +79,11 @@ def _local_bytes(shape: Tiles, itemsize: int) -> int:
 
 def shape_of(runtime: Runtime) -> Shape:
     """The shape that products have on a device: what `calibrate` found, in this process or an earlier one."""
-    key = (_file(), runtime.title)
-    found = _chosen.get(key)
+    found = _chosen.get(runtime)
     if found is None:
         there = candidates(runtime)
         kept = _read().get(_identity(runtime))
-        found = _chosen[key] = next((s for s in there if asdict(s) == kept), there[0])
+        found = _chosen[runtime] = next((s for s in there if asdict(s) == kept), there[0])
     return found
 
 
@@ -117,7 +116,7 @@ def calibrate(runtime: Runtime) -> dict[Shape, float]:
                 times[shape].append(perf_counter() - start)
     found = {shape: median(t) for shape, t in times.items()}
     best = min(found, key=found.__getitem__)
-    _chosen[_file(), runtime.title] = best
+    _chosen[runtime] = best
     _keep(_identity(runtime), best)
     return found
 

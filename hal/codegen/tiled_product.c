@@ -34,19 +34,19 @@ HAL_FUNCTION INDEX in_batch(INDEX g, INDEX n1, INDEX n2, INDEX s0, INDEX s1, IND
 HAL_KERNEL tiled_product(
     HAL_GLOBAL const T *a, INDEX a_offset, INDEX a_row,
 #ifdef A_TERMS
-    HAL_GLOBAL const int *terms_of_a,
+    HAL_GLOBAL const INDEX *terms_of_a,
 #else
     INDEX terms_of_a,
 #endif
     INDEX a0, INDEX a1, INDEX a2,
     HAL_GLOBAL const T *b, INDEX b_offset,
 #ifdef B_TERMS
-    HAL_GLOBAL const int *terms_of_b,
+    HAL_GLOBAL const INDEX *terms_of_b,
 #else
     INDEX terms_of_b,
 #endif
 #ifdef B_COLUMNS
-    HAL_GLOBAL const int *columns_of_b,
+    HAL_GLOBAL const INDEX *columns_of_b,
 #else
     INDEX columns_of_b,
 #endif

@@ -1,0 +1,57 @@
+/* Images laid out so that every row of a convolution's columns is a piece of contiguous memory.
+ *
+ * out[c][phase][n][z][y][x] = x[n, c, z * sz + phase_z - pz, ...], zero outside the image: a plane for each remainder of
+ * the place by the stride. In it, the element k of the kernel sees place j at j + an offset that depends on k alone, so
+ * that a matrix product reads its columns where they lie, and no column is ever copied.
+ *
+ * Macros: T, INDEX. One work group makes one plane of one channel; its work items share the rows.
+ */
+__kernel void spread(__global const T *x, INDEX offset, INDEX of_image, INDEX of_channel, INDEX of_z, INDEX of_y, INDEX of_x,
+                     INDEX depth, INDEX height, INDEX width, INDEX pz, INDEX py, INDEX px, INDEX sz, INDEX sy, INDEX sx,
+                     INDEX phases_z, INDEX phases_y, INDEX phases_x,
+                     __global T *out, INDEX all_depth, INDEX all_height, INDEX all_width, INDEX plane_stride) {
+  const INDEX n = get_group_id(1), plane = get_group_id(2), phases = phases_z * phases_y * phases_x;
+  const INDEX phase = plane % phases;
+  const INDEX first_z = phase / (phases_y * phases_x) - pz, first_y = phase / phases_x % phases_y - py;
+  const INDEX first_x = phase % phases_x - px;
+  x += offset + n * of_image + plane / phases * of_channel;
+  out += plane * plane_stride + n * all_depth * all_height * all_width;
+  /* Places before `begin` lie left of the image, those from `end` on right of it. */
+  INDEX begin = first_x < 0 ? (sx - 1 - first_x) / sx : 0, end = (width - first_x + sx - 1) / sx;
+  begin = begin < all_width ? begin : all_width;
+  end = end < all_width ? (end > begin ? end : begin) : all_width;
+  for (INDEX row = get_local_id(0); row < all_depth * all_height; row += get_local_size(0)) {
+    const INDEX z = row / all_height * sz + first_z, y = row % all_height * sy + first_y;
+    __global T *to = out + row * all_width;
+    if (z < 0 || z >= depth || y < 0 || y >= height) {
+      for (INDEX i = 0; i < all_width; i++) to[i] = 0;
+      continue;
+    }
+    __global const T *from = x + z * of_z + y * of_y + first_x * of_x;
+    for (INDEX i = 0; i < begin; i++) to[i] = 0;
+    if (sx * of_x == 1)
+      for (INDEX i = begin; i < end; i++) to[i] = from[i];
+    else
+      for (INDEX i = begin; i < end; i++) to[i] = from[i * sx * of_x];
+    for (INDEX i = end; i < all_width; i++) to[i] = 0;
+  }
+}
+
+/* The columns themselves, for kernels that see few places: out[k][n][z][y][x] = what element k sees from that place.
+ * One work group makes the row of one element of the kernel for one image. */
+__kernel void columns(__global const T *x, INDEX offset, INDEX of_image, INDEX of_channel, INDEX of_z, INDEX of_y, INDEX of_x,
+                      INDEX depth, INDEX height, INDEX width, INDEX pz, INDEX py, INDEX px, INDEX sz, INDEX sy, INDEX sx,
+                      INDEX dz, INDEX dy, INDEX dx, INDEX kz, INDEX ky, INDEX kx, __global T *out,
+                      INDEX places_z, INDEX places_y, INDEX places_x) {
+  const INDEX n = get_group_id(1), k = get_group_id(2);
+  const INDEX first_z = k / (ky * kx) % kz * dz - pz, first_y = k / kx % ky * dy - py, first_x = k % kx * dx - px;
+  const INDEX places = places_z * places_y * places_x;
+  x += offset + n * of_image + k / (kz * ky * kx) * of_channel;
+  out += (k * get_num_groups(1) + n) * places;
+  for (INDEX i = get_local_id(0); i < places; i += get_local_size(0)) {
+    const INDEX zz = i / (places_y * places_x) * sz + first_z, yy = i / places_x % places_y * sy + first_y;
+    const INDEX xx = i % places_x * sx + first_x;
+    const int inside = zz >= 0 && zz < depth && yy >= 0 && yy < height && xx >= 0 && xx < width;
+    out[i] = inside ? x[zz * of_z + yy * of_y + xx * of_x] : 0;
+  }
+}

@@ -1,0 +1,315 @@
+"""Convolutions over one to three axes, transposed ones, and the gradient of their weights: products, without columns.
+
+Images are spread once over padded planes (`convolution_layout`), in which what one element of the kernel sees from all
+places, of all images, is one contiguous piece of memory: the row of a matrix that a product reads where it lies. Some
+of its columns are no places of the result, those in the padding of the planes; nothing is written for them.
+
+The spaces between the images of a batch are multiplied by zeros in the gradient of the weights, so that an infinity in
+an image makes NaN of all weights that it is seen by or is near to, not only of those that see it.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+
+from hal import ops
+from hal.plugin import dtypes
+from hal_opencl.buffer import Buffer, Shape
+from hal_opencl.convolution_layout import (
+    gathered,
+    lifted,
+    lifted_sizes,
+    phases_of,
+    seen,
+    seen_back,
+    spread,
+    weights_back,
+)
+from hal_opencl.gemm import HALVES, cast, delivered, in_rows, zeros_where
+from hal_opencl.gemm_launch import Bias, Factor, Places, Result, Triple, add_parts, is_wide, multiply
+from hal_opencl.table import kernels
+
+SPARSE = 3  # times as many columns as places from which columns are copied together instead
+PART = 4096  # terms that one part of a gradient of weights has at least
+
+
+def _places(sizes: Triple, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple) -> Triple:
+    axes = zip(sizes, kernel, stride, padding, dilation, strict=True)
+    return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)  # type: ignore[return-value]
+
+
+def _reach(places: Triple, kernel: Triple, stride: Triple, dilation: Triple) -> Triple:
+    """The sizes of planes in which every element of the kernel sees all places."""
+    axes = zip(places, kernel, stride, dilation, strict=True)
+    return tuple(p + (k - 1) * d // s for p, k, s, d in axes)  # type: ignore[return-value]
+
+
+def _columns(images: int, places: Triple, sizes: Triple) -> int:
+    """How many columns there are up to the last that is a place, over all images."""
+    last = ((places[0] - 1) * sizes[1] + places[1] - 1) * sizes[2] + places[2]
+    return (images - 1) * prod(sizes) + last
+
+
+def _result(x: Buffer, shape: Shape, out: Buffer | None, label: str) -> Buffer:
+    return out if out is not None and out.contiguous else x.memory.runtime.empty(shape, x.dtype, label)
+
+
+def _bias(bias: Buffer | None, made: int) -> Bias | None:
+    return None if bias is None else Bias(bias.memory, bias.offset, bias.strides[0], 0, made * bias.strides[0])
+
+
+def _filled(result: Buffer, bias: Buffer | None) -> None:
+    """Write sums of no terms: zero, or the bias of each channel."""
+    if bias is not None:
+        ones = len(result.shape) - 2
+        bias = bias.view((*bias.shape, *(1,) * ones), (*bias.strides, *(0,) * ones))
+    zeros_where(result, bias)
+
+
+def convolve(
+    label: str,
+    x: Buffer,
+    weight: Buffer,
+    bias: Buffer | None = None,
+    *,
+    stride: Shape,
+    padding: Shape,
+    dilation: Shape,
+    groups: int,
+    out: Buffer | None = None,
+) -> Buffer:
+    """The convolution of images (N, C, *spatial) with weights (C_out, C / groups, *kernel)."""
+    dtype, runtime, axes = x.dtype, x.memory.runtime, len(x.shape) - 2
+    if dtype in HALVES or dtype is dtypes.bool_:
+        wider = [cast(t, _wider(dtype)) for t in (x, weight, bias) if t is not None]
+        settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return delivered(convolve(label, *wider, **settings), dtype, out)  # type: ignore[arg-type]
+    x, weight = lifted(x), in_rows(lifted(weight))
+    kernel: Triple = weight.shape[2:]  # type: ignore[assignment]
+    step, around, apart = lifted_sizes(stride, 1), lifted_sizes(padding, 0), lifted_sizes(dilation, 1)
+    places = _places(x.shape[2:], kernel, step, around, apart)  # type: ignore[arg-type]
+    images, channels, total, made = x.shape[0], weight.shape[1], weight.shape[0], weight.shape[0] // groups
+    result = _result(x, (images, total, *places[3 - axes :]), out, label)
+    terms, count = channels * prod(kernel), prod(places)
+    if result.size == 0:
+        return delivered(result, dtype, out)
+    if terms == 0:
+        _filled(result, bias)
+        return delivered(result, dtype, out)
+    sizes = _reach(places, kernel, step, apart)
+    of_weight = Factor(weight.memory, weight.offset, terms, 1, (0, 0, made * terms))
+    to_rows = Result(result.memory, result.offset, count, made * count)
+    if prod(kernel) == 1 and places == x.shape[2:] and around == (0, 0, 0) and step == (1, 1, 1):
+        x = in_rows(x)
+        seen_there = Factor(x.memory, x.offset, count, 1, (0, groups * channels * count, channels * count))
+        added = _bias(bias, made)
+        if bias is not None and groups > 1:  # a bias steps evenly only where there is one batch of groups
+            of_image = [_at_image(t, i) for i in range(images) for t in (x, result)]
+            for one, target in zip(of_image[::2], of_image[1::2], strict=True):
+                seen_there = seen_there._replace(memory=one.memory, offset=one.offset)
+                to = to_rows._replace(offset=target.offset)
+                multiply(
+                    runtime,
+                    label,
+                    dtype,
+                    of_weight,
+                    seen_there,
+                    to,
+                    (made, count, terms),
+                    batch=(1, 1, groups),
+                    bias=added,
+                )
+            return delivered(result, dtype, out)
+        added = None if added is None else added._replace(batch=0)
+        batch = (1, images, groups)
+        multiply(runtime, label, dtype, of_weight, seen_there, to_rows, (made, count, terms), batch=batch, bias=added)
+        return delivered(result, dtype, out)
+    strides = (total * count, places[1] * places[2], places[2], 1)
+    batch = (1, 1, groups)
+    if prod(sizes) > SPARSE * count:
+        columns = gathered(runtime, label, x, kernel, places, around, step, apart)
+        row = images * count
+        b = Factor(columns, 0, row, 1, (0, 0, terms * row))
+        there = to_rows._replace(places=Places(places, places, strides))
+        multiply(runtime, label, dtype, of_weight, b, there, (made, row, terms), batch=batch, bias=_bias(bias, made))
+        return delivered(result, dtype, out)
+    planes = spread(runtime, label, x, sizes, around, step, phases_of(kernel, step, apart))
+    wide = is_wide(planes.memory, result.memory, weight.memory)
+    table = seen(runtime, channels, sizes, planes.stride, kernel, step, apart, wide)
+    b = Factor(planes.memory, 0, table, 1, (0, 0, channels * prod(planes.phases) * planes.stride))
+    there = to_rows._replace(places=Places(places, sizes, strides))
+    work = (made, _columns(images, places, sizes), terms)
+    multiply(runtime, label, dtype, of_weight, b, there, work, batch=batch, bias=_bias(bias, made), wide=wide)
+    return delivered(result, dtype, out)
+
+
+def _at_image(x: Buffer, i: int) -> Buffer:
+    return x.view(x.shape[1:], x.strides[1:], x.offset + i * x.strides[0])
+
+
+def _wider(dtype: dtypes.DType) -> dtypes.DType:
+    return dtypes.float32 if dtype in HALVES else dtypes.int32
+
+
+def convolve_back(
+    label: str,
+    x: Buffer,
+    weight: Buffer,
+    bias: Buffer | None = None,
+    *,
+    stride: Shape,
+    padding: Shape,
+    output_padding: Shape,
+    dilation: Shape,
+    groups: int,
+    out: Buffer | None = None,
+) -> Buffer:
+    """The transposed convolution of images (N, C_in, *spatial) with weights (C_in, C_out / groups, *kernel).
+
+    For each remainder of the place by the stride it is a plain convolution with those elements of the kernel that meet
+    such places: no zeros are put between the elements of x.
+    """
+    dtype, runtime, axes = x.dtype, x.memory.runtime, len(x.shape) - 2
+    if dtype in HALVES or dtype is dtypes.bool_:
+        wider = [cast(t, _wider(dtype)) for t in (x, weight, bias) if t is not None]
+        settings = {"stride": stride, "padding": padding, "output_padding": output_padding}
+        found = convolve_back(label, *wider, **settings, dilation=dilation, groups=groups)  # type: ignore[arg-type]
+        return delivered(found, dtype, out)
+    x, weight = lifted(x), in_rows(lifted(weight))
+    kernel: Triple = weight.shape[2:]  # type: ignore[assignment]
+    step, around, apart = lifted_sizes(stride, 1), lifted_sizes(padding, 0), lifted_sizes(dilation, 1)
+    extra = lifted_sizes(output_padding, 0)
+    images, made, channels = x.shape[0], weight.shape[1], x.shape[1] // groups
+    along = zip(x.shape[2:], kernel, step, around, apart, extra, strict=True)
+    full: Triple = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + e for n, k, s, p, d, e in along)  # type: ignore[assignment]
+    result = _result(x, (images, made * groups, *full[3 - axes :]), out, label)
+    if result.size == 0:
+        return delivered(result, dtype, out)
+    phases = [
+        [_Phase(r, n, k, s, p, d) for r in range(s)]
+        for n, k, s, p, d in zip(full, kernel, step, around, apart, strict=True)
+    ]
+    every = [[p for p in axis if p.count] for axis in phases]
+    if channels == 0 or any(not p.met for axis in every for p in axis):
+        _filled(result, bias)
+    every = [[p for p in axis if p.met] for axis in every]
+    if channels == 0 or not all(every):
+        return delivered(result, dtype, out)
+    front = tuple(max(0, -min(min(p.shifts) for p in axis)) for axis in every)
+    back = (max(p.count + max(p.shifts) for p in axis) for axis in every)
+    sizes: Triple = tuple(f + max(n, b) for f, n, b in zip(front, x.shape[2:], back, strict=True))  # type: ignore[assignment]
+    planes = spread(runtime, label, x, sizes, front, (1, 1, 1), (1, 1, 1))  # type: ignore[arg-type]
+    wide = is_wide(planes.memory, result.memory, weight.memory)
+    area, size = prod(full), prod(kernel)
+    for three in product(*every):
+        met = tuple(p.met for p in three)
+        shifts = tuple(tuple(f + s for s in p.shifts) for f, p in zip(front, three, strict=True))
+        count: Triple = tuple(p.count for p in three)  # type: ignore[assignment]
+        first = (three[0].first * full[1] + three[1].first) * full[2] + three[2].first
+        strides = (made * groups * area, step[0] * full[1] * full[2], step[1] * full[2], step[2])
+        a_terms = weights_back(runtime, channels, made, kernel, met, wide)
+        b_terms = seen_back(runtime, channels, sizes, planes.stride, shifts, wide)
+        multiply(
+            runtime,
+            label,
+            dtype,
+            Factor(weight.memory, weight.offset, size, a_terms, (0, 0, channels * made * size)),
+            Factor(planes.memory, 0, b_terms, 1, (0, 0, channels * planes.stride)),
+            Result(result.memory, result.offset + first, area, made * area, Places(count, sizes, strides)),
+            (made, _columns(images, count, sizes), channels * prod(map(len, met))),
+            batch=(1, 1, groups),
+            bias=_bias(bias, made),
+            wide=wide,
+        )
+    return delivered(result, dtype, out)
+
+
+class _Phase:
+    """Along one axis: the places of a transposed convolution's result with one remainder, and what they see.
+
+    Place `first + i * stride` sees element i + shift of the input, for each shift, with one element of the kernel.
+    """
+
+    def __init__(self, remainder: int, size: int, kernel: int, stride: int, padding: int, dilation: int) -> None:
+        self.first = (remainder - padding) % stride
+        self.count = max(-(-(size - self.first) // stride), 0)
+        self.met = tuple(k for k in range(kernel) if k * dilation % stride == remainder)
+        self.shifts = tuple((self.first + padding - k * dilation) // stride for k in self.met)
+
+
+def gradient_of_weight(
+    label: str,
+    x: Buffer,
+    g: Buffer,
+    *,
+    weight_shape: Shape,
+    stride: Shape,
+    padding: Shape,
+    dilation: Shape,
+    groups: int,
+    out: Buffer | None = None,
+) -> Buffer:
+    """The gradient by the weights: products of what each element of the kernel saw with the result's gradient."""
+    dtype, runtime = x.dtype, x.memory.runtime
+    settings = {"weight_shape": weight_shape, "stride": stride, "padding": padding, "dilation": dilation}
+    if dtype in HALVES or dtype is dtypes.bool_:
+        wider = [cast(t, _wider(dtype)) for t in (x, g)]
+        return delivered(gradient_of_weight(label, *wider, **settings, groups=groups), dtype, out)  # type: ignore[arg-type]
+    result = _result(x, weight_shape, out, label)
+    if result.size == 0:
+        return delivered(result, dtype, out)
+    if g.size == 0:
+        zeros_where(result, None)
+        return delivered(result, dtype, out)
+    x, g = lifted(x), lifted(g)
+    kernel = lifted_sizes(weight_shape[2:], 1)
+    step, around, apart = lifted_sizes(stride, 1), lifted_sizes(padding, 0), lifted_sizes(dilation, 1)
+    places: Triple = g.shape[2:]  # type: ignore[assignment]
+    images, channels, made = x.shape[0], weight_shape[1], weight_shape[0] // groups
+    sizes = _reach(places, kernel, step, apart)
+    ones: Triple = (1, 1, 1)
+    xs = spread(runtime, label, x, sizes, around, step, phases_of(kernel, step, apart))
+    gs = spread(runtime, label, g, sizes, (0, 0, 0), ones, ones)
+    wide = is_wide(xs.memory, gs.memory)
+    terms, seen_by_each = _columns(images, places, sizes), channels * prod(kernel)
+    table = seen(runtime, channels, sizes, xs.stride, kernel, step, apart, wide)
+    parts = max(min(4 * runtime.units, terms // PART), 1)
+    to = runtime.empty((parts, *weight_shape), dtype, label) if parts > 1 else result
+    multiply(
+        runtime,
+        label,
+        dtype,
+        Factor(gs.memory, 0, gs.stride, 1, (0, 0, made * gs.stride)),
+        Factor(xs.memory, 0, 1, table, (0, 0, channels * prod(xs.phases) * xs.stride)),
+        Result(to.memory, to.offset, seen_by_each, made * seen_by_each),
+        (made, seen_by_each, terms),
+        batch=(1, 1, groups),
+        parts=parts,
+        wide=wide,
+    )
+    if parts > 1:
+        target = Result(result.memory, result.offset, 0)
+        add_parts(runtime, label, dtype, to.memory, target, result.size, parts)
+    return delivered(result, dtype, out)
+
+
+def _named(n: int) -> None:
+    """Register the kernels for n spatial axes."""
+    plain, transposed, weights = f"conv{n}d", f"conv_transpose{n}d", f"conv{n}d_weight_gradient"
+
+    @kernels.register(ops.TABLE[plain], out=True)
+    def _plain(*given: Buffer, **settings: object) -> Buffer:
+        return convolve(plain, *given, **settings)  # type: ignore[arg-type]
+
+    @kernels.register(ops.TABLE[transposed], out=True)
+    def _transposed(*given: Buffer, **settings: object) -> Buffer:
+        return convolve_back(transposed, *given, **settings)  # type: ignore[arg-type]
+
+    @kernels.register(ops.TABLE[weights], out=True)
+    def _weights(*given: Buffer, **settings: object) -> Buffer:
+        return gradient_of_weight(weights, *given, **settings)  # type: ignore[arg-type]
+
+
+for _axes in (1, 2, 3):
+    _named(_axes)
