@@ -18,7 +18,9 @@ ALIGNMENT = 16  # bytes: the widest element that a kernel reads at once from mem
 
 def wrap(runtime: Runtime, array: Array) -> Buffer | None:
     """A buffer in the memory of `array`, or None where the device has memory of its own or the array has gaps."""
-    if not runtime.shares_memory or array.size == 0 or not array.flags.c_contiguous or not array.flags.writeable:
+    if array.size == 0:
+        return runtime.empty(array.shape, dtypes.of(array.dtype))
+    if not runtime.shares_memory or not array.flags.c_contiguous or not array.flags.writeable:
         return None
     if array.ctypes.data % max(ALIGNMENT, array.itemsize):
         return None

@@ -27,7 +27,7 @@ class Watched:
         self.device = device
         self.tensors: list[Tensor] = []
         self._contents: list[Array] = []
-        self._blocks: list[tuple[Array, int]] = []
+        self._blocks: list[tuple[Array, int, int, int]] = []  # of which input, where it starts and stops
         self._sentinels: list[tuple[Any, Spec, bytes]] = []
         for array in arrays:
             buffer = None if upload else self._wrapped(array)
@@ -46,7 +46,7 @@ class Watched:
         buffer = self.device.backend.wrap(inside, self.device)
         if buffer is not None:
             inside[...] = array
-            self._blocks.append((block, start))
+            self._blocks.append((block, len(self._contents), start, start + array.nbytes))
         return buffer
 
     def _add_sentinel(self) -> None:
@@ -63,8 +63,7 @@ class Watched:
             now = np.asarray(backend.download(tensor.buffer, tensor.spec))
             if now.tobytes() != before.tobytes():
                 return f"input {i} was changed by the call: a kernel must leave its inputs alone"
-        for i, (block, start) in enumerate(self._blocks):
-            end = start + self._contents[i].nbytes
+        for block, i, start, end in self._blocks:
             if (block[:start] != PATTERN).any():
                 return f"memory before input {i} was overwritten"
             if (block[end:] != PATTERN).any():
