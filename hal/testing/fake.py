@@ -21,7 +21,7 @@ from hal import dtypes, ops
 from hal.dtypes import DType
 from hal.errors import DeviceError, DTypeError, OutOfMemoryError
 from hal.op import Op
-from hal.plugin import Array, Backend, Device, Kernel, Kernels, Spec, hookimpl
+from hal.plugin import Array, Backend, Device, Kernel, Kernels, Link, Spec, Speed, hookimpl
 from hal.testing.later import Later, Trail
 
 NO_FLOAT64 = frozenset(dtypes.REAL) - {dtypes.float64}
@@ -89,6 +89,9 @@ class Fake(Backend):
         only: names of the ops that have a kernel (default: all but `missing`).
         memory: bytes that each device holds.
         bandwidth: bytes per second to and from the host; copies take that long.
+        latency: seconds that every such copy takes besides.
+        speed: how fast it computes: kernels take as long as that says (if the references are not slower still), and
+            the scheduler is told so.
         fail_after: number of kernel calls after which every further one fails, as a lost device does.
         count: number of devices.
         training: whether it can record gradients.
@@ -118,6 +121,8 @@ class Fake(Backend):
         only: Iterable[str] | None = None,
         memory: int | None = None,
         bandwidth: float | None = None,
+        latency: float = 0.0,
+        speed: Speed | None = None,
         fail_after: int | None = None,
         count: int = 1,
         training: bool = True,
@@ -133,6 +138,8 @@ class Fake(Backend):
         self.only = None if only is None else frozenset(only)
         self.memory = memory
         self.bandwidth = bandwidth
+        self.latency = latency
+        self.declared = speed
         self.fail_after = fail_after
         self.count = count
         self.training = training
@@ -207,6 +214,14 @@ class Fake(Backend):
     def max_memory(self, device: Device) -> int | None:
         return self.memory
 
+    def speed(self, device: Device) -> Speed | None:
+        return self.declared
+
+    def link(self, device: Device, other: Device | None = None) -> Link | None:
+        if self.bandwidth is None or other is not None:
+            return None
+        return Link(self.bandwidth, self.latency)
+
     def describe(self, device: Device) -> dict[str, str]:
         limits = {"memory": self.memory, "bandwidth": self.bandwidth, "fails after": self.fail_after}
         habits = {"computes by": "the float64 references", **({"kernels run": "later"} if self.asynchronous else {})}
@@ -236,9 +251,12 @@ class Fake(Backend):
                 raise DeviceError(
                     f"{self.name} failed at {op.name}: it was declared to fail after {self.fail_after} calls"
                 )
-            arrays = self.compute(op, [self.read(b) for b in buffers], settings, specs)
-            for result, array in zip(results, arrays, strict=True):
+            start = time.perf_counter()
+            inputs = [self.read(b) for b in buffers]
+            for result, array in zip(results, self.compute(op, inputs, settings, specs), strict=True):
                 self.store(result, array)
+            if self.declared is not None:
+                time.sleep(max(0.0, self._seconds(op, inputs, specs, settings) - (time.perf_counter() - start)))
 
         self.launch(work, buffers, results)
         return results if isinstance(inferred, tuple) else results[0]
@@ -251,6 +269,13 @@ class Fake(Backend):
             result = op.reference(*(widened(x) for x in inputs), **settings)
             several = result if isinstance(result, tuple) else (result,)
             return tuple(np.asarray(r).astype(s.dtype.numpy) for r, s in zip(several, specs, strict=True))
+
+    def _seconds(self, op: Op, inputs: list[Array], specs: tuple[Spec, ...], settings: dict[str, Any]) -> float:
+        """How long the declared speed says that a call takes."""
+        assert self.declared is not None
+        given = tuple(Spec(x.shape, dtypes.of(x.dtype)) for x in inputs)
+        cost = op.cost(*given, out=specs if len(specs) > 1 else specs[0], **settings)
+        return self.declared.seconds(op.name, op.kind, specs[-1].dtype.name, cost.flops, cost.bytes)
 
     def read(self, buffer: FakeBuffer) -> Array:
         """What a kernel finds in a buffer."""
@@ -328,7 +353,7 @@ class Fake(Backend):
 
     def _travel(self, nbytes: int) -> None:
         if self.bandwidth is not None:
-            time.sleep(nbytes / self.bandwidth)
+            time.sleep(self.latency + nbytes / self.bandwidth)
 
 
 class _References(Kernels):
