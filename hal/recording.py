@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hal import ops
+from hal import ops, tracing
 from hal.abstract import StaleBackend
 from hal.device import Device
 from hal.errors import DeviceError, GradientError
@@ -154,6 +154,8 @@ class Node:
         self.retained: list[Tensor] = []
         self.hooks: dict[int, list[Hook]] | None = None
         self.line = user_line() if mode.lines else None
+        if tracing.tracer is not None and (tracer := tracing.active()) is not None:
+            tracer.recorded(inputs)
         self.scope = here.name
 
     def __repr__(self) -> str:

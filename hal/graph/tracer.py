@@ -196,10 +196,6 @@ class Tracer:
     def emit(self, op: Op, device: Device, args: tuple[Tensor, ...], decision: Decision) -> Any:
         """Record a call of `op`, and answer with tensors that stand for its results."""
         inputs = tuple([self.value_of(x) for x in args])
-        if mode.enabled:
-            for x in args:
-                if x.tracked:
-                    self._note_boundary(x)
         where = self._line()
         values = tuple([Value(s, device) for s in decision.specs])
         self.nodes.append(Node(op, inputs, decision.settings, values, where, device, not args))
@@ -223,11 +219,14 @@ class Tracer:
                 root = root.parent
             self._views[id(out)] = (self.value_of(root), value, out)
 
-    def _note_boundary(self, x: Tensor) -> None:
-        if x.node is None:
-            self.boundary.setdefault((x, 0), x)
-        elif x.node.order < self._start:
-            self.boundary.setdefault((x.node, x.index), x)
+    def recorded(self, inputs: tuple[Tensor, ...]) -> None:
+        """Note the tensors that a recorded operation took from outside: gradients of the function end there."""
+        for x in inputs:
+            if x.tracked:
+                if x.node is None:
+                    self.boundary.setdefault((x, 0), x)
+                elif x.node.order < self._start:
+                    self.boundary.setdefault((x.node, x.index), x)
 
     def _line(self) -> Line | None:
         of = mode.gradient_of
@@ -236,8 +235,6 @@ class Tracer:
     def copy(self, x: Tensor, device: Device) -> Value:
         """Record a copy of `x` to another device."""
         source = self.value_of(x)
-        if mode.enabled and x.tracked:
-            self._note_boundary(x)
         value = Value(x.spec, device)
         self.nodes.append(Node(COPY, (source,), {"device": device}, (value,), self._line(), device))
         return value
