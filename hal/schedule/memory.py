@@ -25,7 +25,7 @@ def within_memory(problem: Problem, devices: Sequence[int], order: Sequence[int]
     return _Fitting(problem, devices, order).layout()
 
 
-class _Room:
+class Room:
     """The memory of one device: what was taken and what was given back, in the order of the steps."""
 
     def __init__(self, limit: float, used: int) -> None:
@@ -65,7 +65,7 @@ class _Fitting:
         for datum in problem.data:
             if datum.home is not None:
                 homes[datum.home] += datum.nbytes
-        self.rooms = [_Room(limit, used) for limit, used in zip(problem.memory, homes, strict=True)]
+        self.rooms = [Room(limit, used) for limit, used in zip(problem.memory, homes, strict=True)]
         self.touched: dict[tuple[int, int], tuple[float, dict[int, int]]] = {}
         self.uses: dict[tuple[int, int], deque[int]] = {}
         self.left = [len(tasks) for tasks in problem.consumers]

@@ -1,4 +1,4 @@
-"""How fast devices and links are, as values: what a backend declares, `hal calibrate` measures, and what-if files say."""
+"""How fast devices and links are, as values: what backends declare, `hal calibrate` measures, and what-if files say."""
 
 from __future__ import annotations
 

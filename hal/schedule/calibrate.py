@@ -1,0 +1,203 @@
+"""Measures how fast a device is, in a second or two, and keeps the answer on disk.
+
+Kernels are called as a compiled plan calls them: without dispatch. Each op of the table that takes one or two arrays
+element by element is measured by itself, and of the others those below; what has no rate of its own has that of its
+kind, the median of those measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hal import config, dtypes, ops
+from hal.decision import decision_for
+from hal.device import Device
+from hal.op import Op
+from hal.schedule.speed import ANY, Calibration, Link, Speed
+from hal.spec import Spec
+
+PATIENCE = 0.004  # seconds for which each call is repeated
+ROUNDS = 3
+SMALL, MEDIUM, LARGE = 16, 1 << 16, 1 << 20  # elements: for the launch, for rates, for the memory's speed
+BYTES = (1 << 10, 1 << 23)  # of the copies that tell a link's latency and bandwidth
+LINE = (128, 512)
+IMAGES = (8, 16, 16, 16)
+PIXELS = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+# fmt: off
+CALLS: dict[str, tuple[tuple[tuple[int, ...], ...], dict[str, Any]]] = {  # by op: shapes of float32 inputs, settings
+    "sum":           ((LINE,), {"axis": (1,)}),
+    "mean":          ((LINE,), {"axis": (1,)}),
+    "max":           ((LINE,), {"axis": (1,)}),
+    "var":           ((LINE,), {"axis": (1,)}),
+    "matmul":        (((256, 256), (256, 256)), {}),
+    "linear":        (((256, 256), (256, 256), (256,)), {}),
+    "attention":     (((4, 4, 64, 32),) * 3, {}),
+    "conv2d":        ((IMAGES, (16, 16, 3, 3)), PIXELS),
+    "conv2d_weight_gradient": ((IMAGES, IMAGES), {**PIXELS, "weight_shape": (16, 16, 3, 3)}),
+    "max_pool2d":    ((IMAGES,), {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1)}),
+    "softmax":       ((LINE,), {"axis": 1}),
+    "log_softmax":   ((LINE,), {"axis": 1}),
+    "layer_norm":    ((LINE,), {"dims": 1, "eps": 1e-5}),
+    "batch_norm_train": ((IMAGES,), {"eps": 1e-5}),
+    "permute":       ((LINE,), {"axes": (1, 0)}),
+    "concat":        ((LINE, LINE), {"axis": 0}),
+    "pad":           ((LINE,), {"padding": ((1, 1), (1, 1))}),
+    "adam_step":     ((LINE,) * 4 + ((),) * 3, {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0,
+                                                 "decoupled": False, "maximize": False}),
+    "sgd_step":      ((LINE, LINE, ()), {"weight_decay": 0.0, "maximize": False}),
+}
+# fmt: on
+
+
+def calibration_of(device: Device, *, anew: bool = False) -> Calibration:
+    """What is known of `device`: declared by its backend, kept on disk, or measured now.
+
+    Args:
+        anew: measure, whatever is on disk.
+    """
+    declared = device.backend.speed(device)
+    facts = _facts(device)
+    if declared is not None:
+        link = device.backend.link(device) or Link(declared.bandwidth)
+        return Calibration(str(device), declared, link, link, {"declared by": device.type})
+    path = _path(facts)
+    if not anew and path.exists():
+        try:
+            return Calibration.from_dict(json.loads(path.read_text("utf-8")))
+        except (ValueError, KeyError, TypeError):  # half a file, or an older version's
+            path.unlink(missing_ok=True)
+    found = measure(device, facts)
+    _keep(path, found)
+    return found
+
+
+def _facts(device: Device) -> dict[str, str]:
+    import hal
+
+    return {
+        "device": str(device), "host": platform.node(), "processor": platform.machine(),
+        "processors": str(os.cpu_count()), "threads": os.environ.get("OMP_NUM_THREADS", ""),
+        "python": platform.python_version(), "numpy": np.__version__, "hal": hal.__version__,
+        **device.backend.describe(device),
+    }  # fmt: skip
+
+
+def _path(facts: dict[str, str]) -> Path:
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+    return config.cache_dir() / "calibrations" / f"{key}.json"
+
+
+def _keep(path: Path, found: Calibration) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+            json.dump(found.to_dict(), file, indent=1)
+        os.replace(file.name, path)  # whole or not at all, whoever else measures meanwhile
+    except OSError as error:
+        print(f"hal: the calibration of {found.device} was not kept: {error}", file=sys.stderr)
+
+
+def measure(device: Device, facts: dict[str, str] | None = None) -> Calibration:
+    """Measure `device` now. Takes a second or two."""
+    launch = _seconds(device, ops.add, ((SMALL,), (SMALL,)), {}) or 1e-6
+    whole = _seconds(device, ops.add, ((LARGE,), (LARGE,)), {})
+    bandwidth = 12 * LARGE / max(whole - launch, 1e-9) if whole else 1e9
+    rates: dict[str, float] = {}
+    kinds: dict[str, list[float]] = {}
+    for op, shapes, settings in _calls():
+        seconds = _seconds(device, op, shapes, settings)
+        if seconds is None:
+            continue
+        specs = tuple(Spec(s, dtypes.float32) for s in shapes)
+        flops = op.cost(*specs, out=op.infer(*specs, **op.bind(len(specs), settings)), **op.bind(len(specs), settings))
+        rate = flops.flops / max(seconds - launch, 0.05 * seconds)
+        rates[op.name] = float(f"{rate:.4g}")
+        kinds.setdefault(op.kind, []).append(rate)
+    rates |= {kind: float(f"{statistics.median(found):.4g}") for kind, found in kinds.items()}
+    rates[ANY] = float(f"{statistics.median([r for found in kinds.values() for r in found] or [bandwidth / 4]):.4g}")
+    speed = Speed(float(f"{bandwidth:.4g}"), rates, float(f"{launch:.4g}"))
+    upload, download = _links(device)
+    return Calibration(str(device), speed, upload, download, facts or _facts(device))
+
+
+def _calls() -> Iterator[tuple[Op, tuple[tuple[int, ...], ...], dict[str, Any]]]:
+    for op in ops.TABLE.values():
+        if op.name in CALLS:
+            yield op, *CALLS[op.name]
+        elif op.kind == "elementwise" and not op.defaults and len(op.settings) == 0:
+            count = len([n for n in op.input_names if not n.endswith("?")])
+            if count in (1, 2) and not op.input_names[0].startswith("*"):
+                yield op, ((MEDIUM,),) * count, {}
+
+
+def _seconds(device: Device, op: Op, shapes: tuple[tuple[int, ...], ...], settings: dict[str, Any]) -> float | None:
+    """The time of a call, the least of a few medians; None where the device has no kernel for it."""
+    specs = tuple(Spec(s, dtypes.float32) for s in shapes)
+    if dtypes.float32 not in device.backend.dtypes:
+        return None
+    try:
+        decision = decision_for(op, device, specs, dict(settings))
+    except Exception:  # an op that takes no floats
+        return None
+    kernel = decision.kernel
+    if kernel is None:
+        return None
+    rng = np.random.default_rng(0)
+    buffers = [device.backend.upload(np.asarray(rng.uniform(0.1, 0.9, s.shape), np.float32), device) for s in specs]
+    given = decision.settings
+
+    def call() -> None:
+        kernel(*buffers, **given)
+
+    return _time(call, lambda: device.backend.synchronize(device))
+
+
+def _time(call: Callable[[], object], wait: Callable[[], None]) -> float:
+    call()
+    wait()
+    best = float("inf")
+    calls = 1
+    for _ in range(ROUNDS):
+        while True:
+            start = time.perf_counter()
+            for _ in range(calls):
+                call()
+            wait()
+            seconds = time.perf_counter() - start
+            if seconds >= PATIENCE or calls >= 4096:
+                break
+            calls *= 4
+        best = min(best, seconds / calls)
+    return best
+
+
+def _links(device: Device) -> tuple[Link, Link]:
+    """How fast copies from and to the host are."""
+    (up, down), (long_up, long_down) = (_there_and_back(device, nbytes) for nbytes in BYTES)
+    return _link(up, long_up), _link(down, long_down)
+
+
+def _there_and_back(device: Device, nbytes: int) -> tuple[float, float]:
+    """The times of a copy from the host, and to it."""
+    backend, array = device.backend, np.zeros(nbytes // 4, np.float32)
+    spec = Spec(array.shape, dtypes.float32)
+    buffer = backend.upload(array, device)
+    up = _time(lambda: backend.upload(array, device), lambda: backend.synchronize(device))
+    return up, _time(lambda: backend.download(buffer, spec), lambda: None)
+
+
+def _link(short: float, long: float) -> Link:
+    few, many = BYTES
+    return Link(float(f"{(many - few) / max(long - short, 1e-9):.4g}"), float(f"{short:.4g}"))
