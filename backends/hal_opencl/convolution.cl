@@ -48,10 +48,19 @@ __kernel void columns(__global const T *x, INDEX offset, INDEX of_image, INDEX o
   const INDEX places = places_z * places_y * places_x;
   x += offset + n * of_image + k / (kz * ky * kx) * of_channel;
   out += (k * get_num_groups(1) + n) * places;
-  for (INDEX i = get_local_id(0); i < places; i += get_local_size(0)) {
-    const INDEX zz = i / (places_y * places_x) * sz + first_z, yy = i / places_x % places_y * sy + first_y;
-    const INDEX xx = i % places_x * sx + first_x;
-    const int inside = zz >= 0 && zz < depth && yy >= 0 && yy < height && xx >= 0 && xx < width;
-    out[i] = inside ? x[zz * of_z + yy * of_y + xx * of_x] : 0;
+  INDEX begin = first_x < 0 ? (sx - 1 - first_x) / sx : 0, end = (width - first_x + sx - 1) / sx;
+  begin = begin < places_x ? begin : places_x;
+  end = end < places_x ? (end > begin ? end : begin) : places_x;
+  for (INDEX row = get_local_id(0); row < places_z * places_y; row += get_local_size(0)) {
+    const INDEX zz = row / places_y * sz + first_z, yy = row % places_y * sy + first_y;
+    __global T *to = out + row * places_x;
+    if (zz < 0 || zz >= depth || yy < 0 || yy >= height) {
+      for (INDEX i = 0; i < places_x; i++) to[i] = 0;
+      continue;
+    }
+    __global const T *from = x + zz * of_z + yy * of_y + first_x * of_x;
+    for (INDEX i = 0; i < begin; i++) to[i] = 0;
+    for (INDEX i = begin; i < end; i++) to[i] = from[i * sx * of_x];
+    for (INDEX i = end; i < places_x; i++) to[i] = 0;
   }
 }

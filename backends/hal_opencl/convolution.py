@@ -30,8 +30,9 @@ from hal_opencl.gemm import HALVES, cast, delivered, in_rows, zeros_where
 from hal_opencl.gemm_launch import Bias, Factor, Places, Result, Triple, add_parts, is_wide, multiply
 from hal_opencl.table import kernels
 
-SPARSE = 3  # times as many columns as places from which columns are copied together instead
+SPARSE = 64  # products with no place, for each place and term, from which columns are copied together instead
 PART = 4096  # terms that one part of a gradient of weights has at least
+MANY_SUMS = 1 << 14  # weights from which there are enough blocks of them for all threads, so that no sum is parted
 
 
 def _places(sizes: Triple, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple) -> Triple:
@@ -101,33 +102,11 @@ def convolve(
     of_weight = Factor(weight.memory, weight.offset, terms, 1, (0, 0, made * terms))
     to_rows = Result(result.memory, result.offset, count, made * count)
     if prod(kernel) == 1 and places == x.shape[2:] and around == (0, 0, 0) and step == (1, 1, 1):
-        x = in_rows(x)
-        seen_there = Factor(x.memory, x.offset, count, 1, (0, groups * channels * count, channels * count))
-        added = _bias(bias, made)
-        if bias is not None and groups > 1:  # a bias steps evenly only where there is one batch of groups
-            of_image = [_at_image(t, i) for i in range(images) for t in (x, result)]
-            for one, target in zip(of_image[::2], of_image[1::2], strict=True):
-                seen_there = seen_there._replace(memory=one.memory, offset=one.offset)
-                to = to_rows._replace(offset=target.offset)
-                multiply(
-                    runtime,
-                    label,
-                    dtype,
-                    of_weight,
-                    seen_there,
-                    to,
-                    (made, count, terms),
-                    batch=(1, 1, groups),
-                    bias=added,
-                )
-            return delivered(result, dtype, out)
-        added = None if added is None else added._replace(batch=0)
-        batch = (1, images, groups)
-        multiply(runtime, label, dtype, of_weight, seen_there, to_rows, (made, count, terms), batch=batch, bias=added)
+        _one_by_one(label, x, of_weight, bias, result, made, groups)
         return delivered(result, dtype, out)
     strides = (total * count, places[1] * places[2], places[2], 1)
     batch = (1, 1, groups)
-    if prod(sizes) > SPARSE * count:
+    if (prod(sizes) - count) * made > SPARSE * count:
         columns = gathered(runtime, label, x, kernel, places, around, step, apart)
         row = images * count
         b = Factor(columns, 0, row, 1, (0, 0, terms * row))
@@ -144,8 +123,16 @@ def convolve(
     return delivered(result, dtype, out)
 
 
-def _at_image(x: Buffer, i: int) -> Buffer:
-    return x.view(x.shape[1:], x.strides[1:], x.offset + i * x.strides[0])
+def _one_by_one(
+    label: str, x: Buffer, of_weight: Factor, bias: Buffer | None, result: Buffer, made: int, groups: int
+) -> None:
+    """The convolution with a kernel of one element: a product for each image and group, of images as they are."""
+    x = in_rows(x)
+    images, channels, places = x.shape[0], x.shape[1] // groups, prod(x.shape[2:])
+    seen_there = Factor(x.memory, x.offset, places, 1, (0, groups * channels * places, channels * places))
+    to = Result(result.memory, result.offset, places, made * places)
+    sizes, batch = (made, places, channels), (1, images, groups)
+    multiply(x.memory.runtime, label, x.dtype, of_weight, seen_there, to, sizes, batch=batch, bias=_bias(bias, made))
 
 
 def _wider(dtype: dtypes.DType) -> dtypes.DType:
@@ -185,6 +172,10 @@ def convolve_back(
     full: Triple = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + e for n, k, s, p, d, e in along)  # type: ignore[assignment]
     result = _result(x, (images, made * groups, *full[3 - axes :]), out, label)
     if result.size == 0:
+        return delivered(result, dtype, out)
+    if prod(kernel) == 1 and full == x.shape[2:] and around == (0, 0, 0) and step == (1, 1, 1) and channels:
+        of_weight = Factor(weight.memory, weight.offset, 1, made, (0, 0, channels * made))
+        _one_by_one(label, x, of_weight, bias, result, made, groups)
         return delivered(result, dtype, out)
     phases = [
         [_Phase(r, n, k, s, p, d) for r in range(s)]
@@ -269,25 +260,26 @@ def gradient_of_weight(
     images, channels, made = x.shape[0], weight_shape[1], weight_shape[0] // groups
     sizes = _reach(places, kernel, step, apart)
     ones: Triple = (1, 1, 1)
-    xs = spread(runtime, label, x, sizes, around, step, phases_of(kernel, step, apart))
+    seen_by_each = channels * prod(kernel)
+    copied = (prod(sizes) - prod(places)) * made > SPARSE * prod(places)
+    sizes = places if copied else sizes
     gs = spread(runtime, label, g, sizes, (0, 0, 0), ones, ones)
-    wide = is_wide(xs.memory, gs.memory)
-    terms, seen_by_each = _columns(images, places, sizes), channels * prod(kernel)
-    table = seen(runtime, channels, sizes, xs.stride, kernel, step, apart, wide)
-    parts = max(min(4 * runtime.units, terms // PART), 1)
+    terms = _columns(images, places, sizes)
+    if copied:
+        columns = gathered(runtime, label, x, kernel, places, around, step, apart)
+        wide = is_wide(gs.memory, columns)
+        b = Factor(columns, 0, 1, terms, (0, 0, seen_by_each * terms))
+    else:
+        xs = spread(runtime, label, x, sizes, around, step, phases_of(kernel, step, apart))
+        wide = is_wide(xs.memory, gs.memory)
+        table = seen(runtime, channels, sizes, xs.stride, kernel, step, apart, wide)
+        b = Factor(xs.memory, 0, 1, table, (0, 0, channels * prod(xs.phases) * xs.stride))
+    parts = 1 if made * seen_by_each >= MANY_SUMS else max(min(4 * runtime.units, terms // PART), 1)
     to = runtime.empty((parts, *weight_shape), dtype, label) if parts > 1 else result
-    multiply(
-        runtime,
-        label,
-        dtype,
-        Factor(gs.memory, 0, gs.stride, 1, (0, 0, made * gs.stride)),
-        Factor(xs.memory, 0, 1, table, (0, 0, channels * prod(xs.phases) * xs.stride)),
-        Result(to.memory, to.offset, seen_by_each, made * seen_by_each),
-        (made, seen_by_each, terms),
-        batch=(1, 1, groups),
-        parts=parts,
-        wide=wide,
-    )
+    a = Factor(gs.memory, 0, gs.stride, 1, (0, 0, made * gs.stride))
+    there = Result(to.memory, to.offset, seen_by_each, made * seen_by_each)
+    work = (made, seen_by_each, terms)
+    multiply(runtime, label, dtype, a, b, there, work, batch=(1, 1, groups), parts=parts, wide=wide)
     if parts > 1:
         target = Result(result.memory, result.offset, 0)
         add_parts(runtime, label, dtype, to.memory, target, result.size, parts)

@@ -32,6 +32,7 @@ PACKED_A = 1 << 17  # elements of A from which its rows are copied into panels f
 IN_PLACE_B = 1 << 17  # elements of B up to which its rows are read where they lie (measured)
 SHORT_DOTS = 1 << 19  # elements of both factors up to which products of rows with rows need no panels (measured)
 FEW_ROWS = 128  # and rows up to which that holds
+MANY_ROWS = 64  # from which columns in a table are worth copying into panels
 WIDE = 128  # columns whose panels stay in the second cache
 ALONE = 1 << 18  # multiplications up to which one thread does it all
 LARGEST = (1 << 31) - 1
@@ -78,7 +79,7 @@ class Result(NamedTuple):
 
 
 class Bias(NamedTuple):
-    """What is added to each row (`axis` 0) or column (1)."""
+    """What is added to each row (`axis` 0) or column (1); `batch` on along the last axis of the batch."""
 
     memory: Memory
     offset: int
@@ -139,24 +140,19 @@ def multiply(
         _by_tiles(runtime, label, dtype, a, b, out, sizes, batch, bias, parts, shape, index)
         return
     along = a.column == 1 and b.row == 1 and out.places is None and (bias is None or bias.axis == 1)
-    if parts > 1 or isinstance(b.column, _memory_type()) or (along and _suit_dots(dtype, b, rows, columns, terms)):
+    if parts > 1 or (along and _suit_dots(b, rows, columns, terms)):
         _by_dots(runtime, label, dtype, a, b, out, sizes, batch, bias, parts, shape, index)
     else:
         _by_panels(runtime, label, dtype, a, b, out, sizes, batch, bias, shape, index)
 
 
-def _suit_dots(dtype: DType, b: Factor, rows: int, columns: int, terms: int) -> bool:
+def _suit_dots(b: Factor, rows: int, columns: int, terms: int) -> bool:
     """Whether sums over whole vectors of terms are better than panels of columns."""
     if columns == 1 or rows == 1:
         return True
+    if not isinstance(b.column, int):
+        return rows < MANY_ROWS
     return b.column != 1 and terms >= 64 and rows <= FEW_ROWS and (rows + columns) * terms <= SHORT_DOTS
-
-
-@cache
-def _memory_type() -> type:
-    from hal_opencl.memory import Memory
-
-    return Memory
 
 
 def is_wide(*memories: Memory | None) -> bool:
@@ -259,7 +255,7 @@ def _by_panels(
     panel = shape.vectors * width
     table, count = not isinstance(b.row, int), batch[0] * batch[1] * batch[2]
     packed = not isinstance(a.column, int) or rows * terms > PACKED_A
-    in_place = b.column == 1 and (table or terms * columns <= IN_PLACE_B or rows <= 4 * shape.rows)
+    in_place = b.column == 1 and ((not table and terms * columns <= IN_PLACE_B) or rows <= 4 * shape.rows)
     macros: list[tuple[str, Any]] = [
         ("T", c_type(dtype)), ("V", vector), ("VW", width), ("INDEX", index.name), ("MR", shape.rows),
         ("NV", shape.vectors), ("KC", shape.terms), ("MC", shape.block), ("BIAS", 0 if bias is None else bias.axis + 1),
@@ -267,6 +263,7 @@ def _by_panels(
     macros += [("A_PACKED", 1)] if packed else []
     macros += [("A_TABLE", 1)] if not isinstance(a.column, int) else []
     macros += [("B_TABLE", 1)] if table else []
+    macros += [("B_COLUMNS", 1)] if not isinstance(b.column, int) else []
     macros += [("B_IN_PLACE", 1)] if in_place else []
     macros += [("PLACES", 1)] if out.places is not None else []
     text = source("gemm_panels.cl", tuple(macros), dtype)

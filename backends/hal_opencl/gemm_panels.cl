@@ -8,6 +8,7 @@
  * one tile in registers, KC terms at a time, MC rows at a time, BIAS (0 none, 1 for each row, 2 for each column).
  *   A_PACKED: A lies in panels of MR rows, made by `pack`; else it is read where it lies, through strides.
  *   B_TABLE: row k of B begins at rows_of_b[k]; else at k * rows_of_b.
+ *   B_COLUMNS: column j of B begins at b_column[j]; else at j * b_column.
  *   PLACES: columns are places of windows over padded images, of which some are no places of the result.
  */
 #pragma OPENCL FP_CONTRACT ON
@@ -65,7 +66,12 @@ __kernel void product(
 #else
     INDEX rows_of_b,
 #endif
-    INDEX b_column, INDEX b0, INDEX b1, INDEX b2,
+#ifdef B_COLUMNS
+    __global const INDEX *b_column,
+#else
+    INDEX b_column,
+#endif
+    INDEX b0, INDEX b1, INDEX b2,
     __global const T *bias, INDEX bias_offset, INDEX bias_stride, INDEX bias_batch,
     __global T *out, INDEX out_offset, INDEX out_row, INDEX out_batch,
 #ifdef PLACES
@@ -84,7 +90,7 @@ __kernel void product(
   b += b_offset + in_batch(g, n1, n2, b0, b1, b2);
   out += out_offset + g * out_batch;
 #if BIAS
-  bias += bias_offset + g * bias_batch;
+  bias += bias_offset + g % n2 * bias_batch;
 #endif
   for (INDEX k0 = 0; k0 < terms; k0 += KC) {
     const int kc = SMALLER(KC, terms - k0);
@@ -95,33 +101,50 @@ __kernel void product(
       if (used == NR) continue;
 #endif
       __local T *to = packed + (j - j_begin) * KC;
+#ifdef B_COLUMNS
+      for (int c = 0; c < NR; c++) {
+        __global const T *from = b + b_column[SMALLER(j + c, columns - 1)] + ROW(k0);
+        for (int k = 0; k < kc; k++) to[k * NR + c] = from[k * ROW(1)];
+      }
+#else
       __global const T *from = b + j * b_column;
-#ifndef B_TABLE
       if (used == NR && b_column == 1) {
         for (int k = 0; k < kc; k++)
           #pragma unroll
           for (int v = 0; v < NV; v++) *(__local V *)(to + k * NR + v * VW) = LOAD(from + ROW(k0 + k) + v * VW);
         continue;
       }
-#endif
       for (int k = 0; k < kc; k++)
         for (int c = 0; c < NR; c++) to[k * NR + c] = c < used ? from[ROW(k0 + k) + c * b_column] : 0;
+#endif
     }
     for (INDEX i0 = i_begin; i0 < i_end; i0 += MC)
       for (INDEX j = j_begin; j < j_end; j += NR) {
         const int used = SMALLER(NR, j_end - j);
         __local const T *panel = packed + (j - j_begin) * KC;
 #ifdef PLACES
+        /* Where each column goes, or -1: divided once, and counted on from there. */
         INDEX to[NR];
-        int together = 1;
+        int whole[NV], any = 0;
+        INDEX x = j % all_width, y = j / all_width % all_height, z = j / (all_width * all_height) % all_depth;
+        INDEX image = j / (all_width * all_height * all_depth);
         for (int c = 0; c < NR; c++) {
-          const INDEX x = (j + c) % all_width, y = (j + c) / all_width % all_height;
-          const INDEX z = (j + c) / (all_width * all_height) % all_depth;
-          const INDEX image = (j + c) / (all_width * all_height * all_depth);
           to[c] = c < used && x < width && y < height && z < depth
             ? image * image_stride + z * z_stride + y * y_stride + x * x_stride : -1;
-          together &= to[c] >= 0 && to[c] == to[0] + c;
+          const int follows = to[c] >= 0 && (c % VW == 0 || to[c] == to[c - 1] + 1);
+          whole[c / VW] = c % VW ? whole[c / VW] && follows : follows;
+          any |= to[c] >= 0;
+          if (++x == all_width) {
+            x = 0;
+            if (++y == all_height) {
+              y = 0;
+              if (++z == all_depth) { z = 0; image++; }
+            }
+          }
         }
+        if (!any) continue;
+        int together = to[0] >= 0 && to[NR - 1] == to[0] + NR - 1;
+        for (int v = 0; v < NV; v++) together &= whole[v];
 #else
         const int together = used == NR;
 #endif
@@ -191,23 +214,37 @@ __kernel void product(
           for (int r = 0; r < MR; r++)
             #pragma unroll
             for (int v = 0; v < NV; v++) *(V *)(rest + r * NR + v * VW) = sums[r][v];
-          for (int q = 0; q < used; q++) {
+          for (int r = 0; r < count; r++)
+            for (int v = 0; v < NV; v++) {
+              __global T *line = c + r * out_row;
+              const int q0 = v * VW;
 #ifdef PLACES
-            const INDEX place = to[q];
-            if (place < 0) continue;
+#define AT(q) to[q]
+              if (whole[v]) {
 #else
-            const INDEX place = j + q;
+#define AT(q) (j + (q))
+              if (q0 + VW <= used) {
 #endif
-            for (int r = 0; r < count; r++) {
-              T sum = rest[r * NR + q];
-              __global T *e = c + r * out_row + place;
-              if (k0) sum += *e;
+                V sum = *(V *)(rest + r * NR + q0);
+                if (k0) sum += LOAD(line + AT(q0));
 #if BIAS == 2
-              else sum += bias[(j + q) * bias_stride];
+                else for (int q = 0; q < VW; q++) ((T *)&sum)[q] += bias[(j + q0 + q) * bias_stride];
 #endif
-              *e = sum;
+                STORE(line + AT(q0)) = sum;
+                continue;
+              }
+              for (int q = q0; q < SMALLER(q0 + VW, used); q++) {
+#ifdef PLACES
+                if (to[q] < 0) continue;
+#endif
+                T sum = rest[r * NR + q];
+                if (k0) sum += line[AT(q)];
+#if BIAS == 2
+                else sum += bias[(j + q) * bias_stride];
+#endif
+                line[AT(q)] = sum;
+              }
             }
-          }
         }
       }
   }

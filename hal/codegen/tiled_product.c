@@ -112,9 +112,9 @@ HAL_KERNEL tiled_product(
       if (i >= rows) continue;
       SUM sum = sums[r][c];
 #if BIAS == 1
-      sum += bias[bias_offset + g * bias_batch + i * bias_stride];
+      sum += bias[bias_offset + g % n2 * bias_batch + i * bias_stride];
 #elif BIAS == 2
-      sum += bias[bias_offset + g * bias_batch + j * bias_stride];
+      sum += bias[bias_offset + g % n2 * bias_batch + j * bias_stride];
 #endif
       out[i * out_row + place] = (T)sum;
     }
