@@ -24,6 +24,7 @@ from hal.graph.structure import flatten
 from hal.graph.trace import Result, Trace, trace
 from hal.graph.tracer import Argument, Computed, State
 from hal.inplace import assign
+from hal.policy import placement
 from hal.recording import Node as Recorded
 from hal.recording import mode, no_grad
 from hal.source import user_line
@@ -40,11 +41,12 @@ class Options:
 
     Attributes:
         exact: leave out rewrites that may change how results are rounded.
-        policy: where ops run: `follow`, as they would eagerly, or `auto`.
+        policy: where ops run: `follow`, as they would eagerly, or `auto`; None: as `hal.placement` says when a
+            function is traced.
     """
 
     exact: bool = False
-    policy: str = "follow"
+    policy: str | None = None
 
 
 @dataclass
@@ -58,7 +60,13 @@ class Counters:
 
 def planned(graph: Graph, options: Options, owners: Sequence[int] | None = None) -> Plan:
     """The plan of a traced graph: rewritten, placed, and with its memory assigned."""
-    return plan_of(optimized(graph, options.exact, options.policy, owners))
+    policy = options.policy or str(placement.current())
+    plan = plan_of(optimized(graph, options.exact, policy, owners))
+    if policy == "follow":
+        return plan
+    from hal.schedule.queues import overlapped  # most programs have no use for it
+
+    return overlapped(plan)
 
 
 class Entry:
@@ -337,10 +345,10 @@ registry.on_change(_forget_all)  # plans hold the kernels that were there
 
 
 @overload
-def compile(function: Callable[..., Any], /, *, exact: bool = ..., policy: str = ...) -> Compiled: ...
+def compile(function: Callable[..., Any], /, *, exact: bool = ..., policy: str | None = ...) -> Compiled: ...
 @overload
-def compile(*, exact: bool = ..., policy: str = ...) -> Callable[[Callable[..., Any]], Compiled]: ...
-def compile(function: Callable[..., Any] | None = None, /, *, exact: bool = False, policy: str = "follow") -> Any:
+def compile(*, exact: bool = ..., policy: str | None = ...) -> Callable[[Callable[..., Any]], Compiled]: ...
+def compile(function: Callable[..., Any] | None = None, /, *, exact: bool = False, policy: str | None = None) -> Any:
     """Trace `function` once for each kind of arguments, and replay a plan from then on.
 
     Works on functions of tensors, on modules, and on whole training steps, with their backward pass, optimizer, random
@@ -356,7 +364,8 @@ def compile(function: Callable[..., Any] | None = None, /, *, exact: bool = Fals
 
     Args:
         exact: leave out rewrites that may change how results are rounded.
-        policy: where ops run: `follow`: as they would eagerly; `auto`: where they are expected to be fastest.
+        policy: where ops run: `follow`: as they would eagerly; `auto`: where they are expected to be fastest. Default:
+            what `hal.placement` (or HAL_PLACEMENT) says.
 
     Raises:
         GraphError: at the first call: what the function does depends on the contents of a tensor; the message names
@@ -365,7 +374,7 @@ def compile(function: Callable[..., Any] | None = None, /, *, exact: bool = Fals
     Source: torch.compile, jax.jit.
     """
     options = Options(exact, policy)
-    if policy not in ("follow", "auto"):
+    if policy not in (None, "follow", "auto"):
         raise GraphError(f"hal.compile takes policy='follow' or 'auto', got {policy!r}")
     if function is None:
         return lambda given: Compiled(given, options)

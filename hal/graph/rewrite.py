@@ -15,4 +15,6 @@ def optimized(graph: Graph, exact: bool, policy: str, owners: Sequence[int] | No
         policy: `follow`: nodes stay where they are; `auto`: the scheduler places them.
         owners: for each output a number that those have in common which may share memory; others must not.
     """
-    return graph
+    from hal.schedule import place  # reads graphs
+
+    return place(graph, policy)
