@@ -10,9 +10,9 @@ import numpy as np
 
 from hal import ops
 from hal.codegen.expressions import loaded, memory_type, stored, value_type
+from hal.codegen.folds import Fold, fold_of
 from hal.plugin import DType, Op, Spec
 from hal_opencl.buffer import Buffer
-from hal_opencl.folds import Fold, fold_of
 from hal_opencl.layout import Shape, collapsed
 from hal_opencl.maps import PER_UNIT, whole
 from hal_opencl.movement import copy_into

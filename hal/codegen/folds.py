@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hal import dtypes
 from hal.codegen.expressions import literal, value_type
-from hal.plugin import DType, Op, dtypes
+from hal.dtypes import DType
+from hal.op import Op
 
 
 @dataclass(frozen=True)
