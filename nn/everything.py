@@ -50,6 +50,7 @@ from nn.convolution import (
 )
 from nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d
 from nn.embedding import Embedding
+from nn.fitting import fit
 from nn.lazy import (
     LazyBatchNorm1d,
     LazyBatchNorm2d,
@@ -93,6 +94,7 @@ from nn.pooling import (
     MaxPool2d,
     MaxPool3d,
 )
+from nn.quantization import QuantizedConv2d, QuantizedLinear, quantize
 from nn.recurrent import GRU, LSTM, RNN
 from nn.recurrent_cells import GRUCell, LSTMCell, RNNCell
 from nn.shaping import (
@@ -137,11 +139,11 @@ __all__ = [
     "LazyConvTranspose3d", "LazyLinear", "LazyModuleMixin", "LeakyReLU", "Linear", "LocalResponseNorm", "LogSigmoid",
     "LogSoftmax", "MSELoss", "MaxPool1d", "MaxPool2d", "MaxPool3d", "Mish", "Module", "ModuleDict", "ModuleList",
     "MultiheadAttention", "NLLLoss", "PReLU", "Parameter", "ParameterDict", "ParameterList", "PixelShuffle",
-    "PixelUnshuffle", "RMSNorm", "RNNCell", "ReLU", "ReLU6", "ReflectionPad1d", "ReflectionPad2d", "ReplicationPad1d",
-    "ReplicationPad2d", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softmax2d", "Softmin",
-    "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold", "Transformer", "TransformerDecoder",
-    "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer", "Unflatten", "UninitializedBuffer",
-    "UninitializedParameter", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "functional", "init", "metrics",
-    "optim", "summary", "utils",
+    "PixelUnshuffle", "QuantizedConv2d", "QuantizedLinear", "RMSNorm", "RNNCell", "ReLU", "ReLU6", "ReflectionPad1d",
+    "ReflectionPad2d", "ReplicationPad1d", "ReplicationPad2d", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss",
+    "Softmax", "Softmax2d", "Softmin", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold",
+    "Transformer", "TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer",
+    "Unflatten", "UninitializedBuffer", "UninitializedParameter", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "fit",
+    "functional", "init", "metrics", "optim", "quantize", "summary", "utils",
 ]
 # fmt: on

@@ -73,7 +73,19 @@ def _product(
 ) -> Product | None:
     first, second = specs[0], specs[1]
     dtype = array_format(machine, first.dtype)
+    name = name.removeprefix("integer_")
+    mixed = f"{second.dtype.name}x{first.dtype.name}"
+    if mixed in machine.rates:  # such as int8 weights for int16 activations
+        return _shaped(name, specs, out, settings, mixed, 1)
     runs = passes if first.dtype.name == "float32" else limbs(first.dtype.numpy) if first.dtype.kind != "float" else 1
+    return _shaped(name, specs, out, settings, dtype, runs)
+
+
+def _shaped(
+    name: str, specs: tuple[Spec, ...], out: Spec, settings: Mapping[str, Any], dtype: str, runs: int
+) -> Product | None:
+    """The sizes of the product that a call is."""
+    first, second = specs[0], specs[1]
     bias = int(len(specs) > 2)
     if name.endswith("_weight_gradient"):
         groups = settings["groups"]
@@ -93,7 +105,7 @@ def _product(
         )  # rows of the image
         halo = common * first.shape[1] * prod(first.shape[3:]) * first.dtype.itemsize
         return _made(m, prod(second.shape[1:]), n, dtype, groups, runs, bias, halo=halo)
-    if "linear" in name:
+    if name == "linear":
         return _made(prod(first.shape[:-1]), first.shape[-1], second.shape[0], dtype, 1, runs, bias)
     left = first.shape if first.ndim > 1 else (1, *first.shape)
     right = second.shape if second.ndim > 1 else (*second.shape, 1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from hal import ops
 from hal.plugin import Array, Op
-from hal_systolic.numerics import Numerics
+from hal_systolic.numerics import Numerics, integer_product
 from hal_systolic.table import kernels
 
 Sizes = tuple[int, ...]
@@ -57,6 +57,14 @@ def _finished(sums: Array, bias: Array | None, dtype: np.dtype[Any]) -> Array:
     return sums.astype(dtype, copy=False)
 
 
+@on_array(ops.integer_linear)
+def integer_linear(numerics: Numerics, x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """x @ weight.T + bias of 8- or 16-bit integers, in int32."""
+    rows = x[None] if x.ndim == 1 else x
+    out = _finished(integer_product(rows, weight.T), bias, np.dtype(np.int32))
+    return out[0] if x.ndim == 1 else out
+
+
 # Convolutions, over any number of spatial axes.
 
 
@@ -97,14 +105,30 @@ def convolution(
     stride: Sizes, padding: Sizes, dilation: Sizes, groups: int,
 ) -> Array:  # fmt: skip
     """The convolution as one product for each group: patches by filters."""
+    return _convolved(numerics.sums, x, weight, bias, x.dtype, stride, padding, dilation, groups)
+
+
+@on_array(ops.integer_conv2d)
+def integer_conv2d(
+    numerics: Numerics, x: Array, weight: Array, bias: Array | None = None, *,
+    stride: Sizes, padding: Sizes, dilation: Sizes, groups: int,
+) -> Array:  # fmt: skip
+    """The convolution of 8- or 16-bit integers, in int32."""
+    return _convolved(integer_product, x, weight, bias, np.dtype(np.int32), stride, padding, dilation, groups)
+
+
+def _convolved(
+    multiply: Callable[[Array, Array], Array], x: Array, weight: Array, bias: Array | None, dtype: np.dtype[Any],
+    stride: Sizes, padding: Sizes, dilation: Sizes, groups: int,
+) -> Array:  # fmt: skip
     kernel, filters = weight.shape[2:], weight.shape[0]
     sizes = zip(x.shape[2:], padding, _reach(kernel, dilation), stride, strict=True)
     out = tuple((m + 2 * p - r) // s + 1 for m, p, r, s in sizes)
     rows = patches(x, kernel, out, stride, padding, dilation, groups)
     columns = weight.reshape(groups, filters // groups, -1).swapaxes(1, 2)
-    sums: Array = numerics.sums(rows, columns).reshape(groups, x.shape[0], prod(out), filters // groups)
+    sums: Array = multiply(rows, columns).reshape(groups, x.shape[0], prod(out), filters // groups)
     sums = sums.transpose(1, 2, 0, 3).reshape(x.shape[0], prod(out), filters)
-    done = _finished(sums, bias, x.dtype)
+    done = _finished(sums, bias, dtype)
     return np.ascontiguousarray(done.swapaxes(1, 2)).reshape(x.shape[0], filters, *out)
 
 
