@@ -27,6 +27,7 @@ from hal.plugin_files import load_file, plugin_files
 if TYPE_CHECKING:
     import click
 
+    from hal.graph.graph import Rewrite
     from hal.testing.case import Level
 
 GROUP = "hal"
@@ -136,6 +137,10 @@ class Registry:
     def levels(self) -> Iterator[Level]:
         """The levels of the conformance suite that plugins bring."""
         return self._brought("hal_conformance")
+
+    def rewrites(self) -> Iterator[Rewrite]:
+        """The rewrites of compiled graphs that plugins bring."""
+        return self._brought("hal_rewrites")
 
     def _brought(self, hook: str) -> Iterator[Any]:
         for source, plugin in self._plugins:

@@ -131,7 +131,7 @@ class Entry:
             effect()
         if found.backward is not None:
             self._record(leaves, outs)
-        return mapped_results(found.template, outs)
+        return _results(found.template, outs, leaves)
 
     def _update(self, source: Any, leaves: Sequence[Tensor], buffer: Any, spec: Spec, where: Any) -> None:
         if isinstance(source, State):
@@ -205,20 +205,20 @@ def _on(x: Tensor, like: Tensor) -> Tensor:
     return to_device(x, like.device)
 
 
-def mapped_results(template: Any, outs: list[Tensor]) -> Any:
+def _results(template: Any, outs: list[Tensor], leaves: Sequence[Tensor]) -> Any:
     """What the function gives: its template with tensors in the place of each `Result`."""
     if type(template) is Result:
         if template.tensor is not None:
-            return template.tensor
+            return leaves[template.tensor] if isinstance(template.tensor, int) else template.tensor
         out = outs[template.index]
         if template.tracked and out.node is None:
             out.tracked = True
         return out
     if isinstance(template, (list, tuple)):
-        parts = [mapped_results(part, outs) for part in template]
+        parts = [_results(part, outs, leaves) for part in template]
         return type(template)(*parts) if hasattr(template, "_fields") else type(template)(parts)
     if isinstance(template, dict):
-        return type(template)((name, mapped_results(part, outs)) for name, part in template.items())
+        return type(template)((name, _results(part, outs, leaves)) for name, part in template.items())
     return template
 
 

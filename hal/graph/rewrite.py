@@ -1,10 +1,28 @@
-"""Which rewrites run on a graph, in which order."""
+"""Which rewrites run on a graph, in which order: simplifications, those of plugins, placement, then groupings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from hal.graph.graph import Graph
+from hal.graph.graph import Graph, Rewrite
+from hal.graph.rewrites.algebra import algebra, rounding_algebra
+from hal.graph.rewrites.common import common_subexpressions
+from hal.graph.rewrites.dead import dead_code
+from hal.graph.rewrites.folding import constant_folding
+from hal.graph.rewrites.fusion import elementwise_fusion
+from hal.graph.rewrites.outputs import own_memory
+from hal.graph.rewrites.shapes import shape_cleanup
+from hal.graph.rewrites.updates import optimizer_updates
+
+SIMPLIFICATIONS: tuple[Rewrite, ...] = (
+    dead_code, constant_folding, algebra, rounding_algebra, shape_cleanup, common_subexpressions, dead_code,
+)  # fmt: skip
+GROUPINGS: tuple[Rewrite, ...] = (elementwise_fusion, optimizer_updates)
+
+
+def changes_rounding(rewrite: Rewrite) -> bool:
+    """Whether a rewrite says that it may change how results are rounded."""
+    return bool(getattr(rewrite, "changes_rounding", False))
 
 
 def optimized(graph: Graph, exact: bool, policy: str, owners: Sequence[int] | None) -> Graph:
@@ -15,6 +33,26 @@ def optimized(graph: Graph, exact: bool, policy: str, owners: Sequence[int] | No
         policy: `follow`: nodes stay where they are; `auto`: the scheduler places them.
         owners: for each output a number that those have in common which may share memory; others must not.
     """
-    from hal.schedule import place  # reads graphs
+    graph = simplified(graph, exact)
+    graph = own_memory(graph, range(len(graph.outputs)) if owners is None else owners)
+    if policy != "follow":
+        from hal.schedule import place  # places graphs, and is needed for other policies only
 
-    return place(graph, policy)
+        graph = place(graph, policy)
+    for rewrite in GROUPINGS:
+        graph = rewrite(graph)
+    return graph
+
+
+def simplified(graph: Graph, exact: bool) -> Graph:
+    """The graph after all rewrites that do not depend on devices."""
+    for rewrite in (*SIMPLIFICATIONS, *_of_plugins()):
+        if not (exact and changes_rounding(rewrite)):
+            graph = rewrite(graph)
+    return graph
+
+
+def _of_plugins() -> Iterator[Rewrite]:
+    from hal.registry import registry  # finds plugins, of which a few may bring rewrites
+
+    yield from registry().rewrites()

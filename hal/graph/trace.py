@@ -8,6 +8,7 @@ from typing import Any
 
 from hal.autodiff import grad
 from hal.graph.graph import Graph, Node, Value
+from hal.graph.rewrites.outputs import KEPT
 from hal.graph.structure import mapped
 from hal.graph.tracer import GradientOf, Source, State, Tracer
 from hal.random import Generator
@@ -19,12 +20,12 @@ from hal.tensor import CONSTANT, Storage, Tensor
 class Result:
     """One tensor among the results: number `index` of the graph's outputs, and whether it requires a gradient.
 
-    A result that was there before the call has no number, but is `tensor` itself.
+    A result that was there before the call has no number, but is `tensor` itself, or the argument at that place.
     """
 
     index: int
     tracked: bool
-    tensor: Tensor | None
+    tensor: Tensor | int | None
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ class _Finish:
         tracked: list[tuple[int, Tensor]] = []
 
         def note(x: Tensor) -> Result:
+            if id(x) in tracer.stand_ins:
+                return Result(-1, x.tracked, tracer.stand_ins[id(x)])
             if not tracer.is_traced(x) and type(x._buffer) is not Value:
                 return Result(-1, x.tracked, x)
             index = self.output(x)
@@ -144,9 +147,9 @@ class _Finish:
         owners: dict[Any, int] = {}
         return Trace(
             forward, tuple(tracer.sources.values()), template, gradients, backward,
-            tuple(owners.setdefault(o, len(owners)) for o in self.owners), before, tuple(tracer.tensors.values()),
-            tuple(tracer.guards), tuple(tracer.attributes.values()), tuple(tracer.effects), tracer.once,
-            dict(tracer.draws),
+            tuple(KEPT if isinstance(o, Value) else owners.setdefault(o, len(owners)) for o in self.owners),
+            before, tuple(tracer.tensors.values()), tuple(tracer.guards), tuple(tracer.attributes.values()),
+            tuple(tracer.effects), tracer.once, dict(tracer.draws),
         )  # fmt: skip
 
     def output(self, x: Tensor) -> int:
@@ -205,7 +208,7 @@ class _Finish:
         graph = Graph((*kept, *map(_value, starts)), live, tuple(outs), _constants(tracer, live, outs))
         states = tuple(s.storage for v in kept if isinstance(s := tracer.sources.get(v), State))
         self.outputs += kept
-        self.owners += kept
+        self.owners += kept  # which go to nobody
         return Backward(
             graph, len(kept), states, tuple(i for i, _ in tracked),
             tuple(tracer.stand_ins.get(id(x), x) for x in inputs),
