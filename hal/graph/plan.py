@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hal.device import Device
 from hal.graph.graph import Graph, Node, Value
+
+if TYPE_CHECKING:
+    from hal.schedule.machine import Machine
+    from hal.schedule.report import PlanReport
 
 How = Literal["native", "decomposed", "fallback", "fused", "copy"]
 
@@ -70,3 +74,23 @@ class Plan:
     memory: Mapping[Device, Memory]
     run: Callable[..., tuple[Any, ...]]
     in_place: frozenset[Value]
+
+    def report(self, machine: Machine | None = None) -> PlanReport:
+        """Per step: its device and why, what the alternatives would have cost, copies, what runs as one, its buffer.
+
+        Printing it gives a table; it also has `to_json()`, `html()` and `explain(op)`.
+
+        Args:
+            machine: with speeds other than those of the devices that are here.
+        """
+        from hal.schedule.report import report_of  # only who asks for a report loads what makes it
+
+        return report_of(self, machine)
+
+    def explain(self, which: str | int) -> str:
+        """All that is known of the steps of an op, by its name or the number of a step.
+
+        Raises:
+            GraphError: the plan has no such step.
+        """
+        return self.report().explain(which)
