@@ -25,6 +25,7 @@ from nn.pooling import MaxPool2d
 from nn.shaping import Flatten
 
 LARGEST = 127  # of the integers, on both sides of zero
+UNUSED = 2.0**-10  # the scale where all is zero: fine enough that a bias is still told in sums
 PASSED_ON = (
     ReLU,
     MaxPool2d,
@@ -53,8 +54,8 @@ class _Quantized(Module):
         super().__init__()
         weight = layer.weight.detach().cpu().numpy().astype(np.float32)
         rows = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1, initial=0.0)
-        scales = np.where(rows > 0, rows / LARGEST, 1.0).astype(np.float32)
-        self.input_scale = largest_input / LARGEST if largest_input > 0 else 1.0
+        scales = np.where(rows > 0, rows / LARGEST, UNUSED).astype(np.float32)
+        self.input_scale = largest_input / LARGEST if largest_input > 0 else UNUSED
         device = layer.weight.device
         whole = np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
         self.register_buffer("weight", hal.tensor(whole, device=device))
