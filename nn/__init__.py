@@ -9,7 +9,7 @@ from hal import source
 if TYPE_CHECKING:
     from nn.everything import *  # noqa: F403
 
-ON_FIRST_USE = ("data", "models")  # data brings threads, archives and the network
+ON_FIRST_USE = ("data", "fitting", "models")  # data brings threads, archives and the network
 
 source.INTERNAL.add("nn")  # reports name the user's line, not one of ours
 

@@ -172,7 +172,7 @@ def _tallied(model: Module, rows: dict[int, Row], result: Summary) -> Iterator[N
 
     def count(op: Op, args: tuple[Tensor, ...], settings: dict[str, Any], outs: tuple[Tensor, ...]) -> None:
         specs = tuple(out.spec for out in outs)
-        cost = op.cost(*(x.spec for x in args), out=specs if len(specs) > 1 else specs[0], **settings)
+        cost = op.cost(*(x.spec for x in args), out=outs[0].spec if len(outs) == 1 else specs, **settings)
         row = inside[-1] if inside else rows[id(model)]
         flops, moved = int(cost.flops), int(cost.bytes)
         row.flops, row.moved = row.flops + flops, row.moved + moved

@@ -77,3 +77,20 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     with hal.no_grad():
         for gradient in _gradients(parameters):
             hal.run_into((gradient,), ops.clip, (gradient,), {"low": -float(clip_value), "high": float(clip_value)})
+
+
+def l1_penalty(parameters: Iterable[Tensor]) -> Tensor:
+    """The sum of the sizes of all elements, to be added to a loss: it draws weights to zero, one by one."""
+    return _sum(p.abs().sum() for p in parameters)
+
+
+def l2_penalty(parameters: Iterable[Tensor]) -> Tensor:
+    """Half the sum of the squares of all elements, to be added to a loss: its gradient is the weights themselves."""
+    return _sum((p * p).sum() * 0.5 for p in parameters)
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    first, *others = terms
+    for term in others:
+        first = first + term
+    return first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,10 @@ class DataLoader:
     def __iter__(self) -> Iterator[Any]:
         return _Pass(self)
 
+    def iterate(self, skip: int = 0) -> Iterator[Any]:
+        """The batches of one pass without the first `skip`, which are not read: to go on in the middle of a pass."""
+        return _Pass(self, skip)
+
     def __len__(self) -> int:
         if not isinstance(self.batch_sampler, Sized):
             raise TypeError(f"{type(self.batch_sampler).__name__} has no length, so neither has its DataLoader")
@@ -166,11 +171,11 @@ class DataLoader:
 class _Pass(Iterator[Any]):
     """One pass over a loader's dataset. Tensors are made here, in the loop's own thread and with its default device."""
 
-    def __init__(self, loader: DataLoader) -> None:
+    def __init__(self, loader: DataLoader, skip: int = 0) -> None:
         self._loader = loader
         self._batches = OrderedMap(
             partial(_read, loader, chosen()),
-            loader.batch_sampler,
+            islice(loader.batch_sampler, skip, None) if skip else loader.batch_sampler,
             threads=loader.num_workers,
             ahead=loader.num_workers * loader.prefetch_factor,
             name="DataLoader worker",

@@ -13,18 +13,14 @@ import numpy as np
 
 import hal
 import nn
-from hal.errors import HalError
 from nn import functional as F
 from nn import optim
 from nn.data import DataLoader, ImageDataset
+from nn.fitting.loop import DivergedError
 from nn.train.tasks import Task
 
 Show = Callable[[int, str], None]  # images done, and figures to show beside
 SHOW_EVERY = 0.2  # seconds between looks at the loss: each waits for the device
-
-
-class DivergedError(HalError, ArithmeticError):
-    """The training loss is no longer a finite number."""
 
 
 @dataclass(frozen=True)
