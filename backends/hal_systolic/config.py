@@ -83,7 +83,7 @@ class Machine:
         training: whether gradients may be recorded here.
         act: buffer of activations (the unified buffer of a TPU v1, the vector memory of its successors).
         weight: buffer of weights; 0 bytes where they share `act`, or come through the FIFO.
-        acc: accumulators; not used with `os`, where sums stay in the array.
+        acc: accumulators; with `os` they take the sums that leave the array.
         weight_fifo_tiles: tiles between device memory and the array, which then never pass an SRAM; 0 has no FIFO.
         dram: device memory. With a FIFO it holds weights only, and activations that find no room go to the host.
         host: the link to the host, full duplex.

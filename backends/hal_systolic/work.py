@@ -36,6 +36,7 @@ class Matmul:
         b: the (k, n) side: weights, or activations in attention and in gradients.
         dtype: the format of the products, a key of `Machine.rates`: "int8", "int8xint16", "bfloat16", ...
         passes: how often the array is run over the operands: 1, 3 or 6 for float32 from bfloat16 parts.
+        halo: bytes of `a` that the blocks of two neighbouring output rows have in common, in a convolution.
         epilogue: vector operations an output element that are done on its way out of the accumulators
             (bias, activation, scaling).
         layer: what reports call it.
@@ -50,6 +51,7 @@ class Matmul:
     dtype: str = "bfloat16"
     count: int = 1
     passes: int = 1
+    halo: int = 0
     epilogue: int = 0
     layer: str = ""
 
