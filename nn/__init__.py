@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 from hal import source
 
 if TYPE_CHECKING:
+    from nn import data, fitting, models  # noqa: F401
     from nn.everything import *  # noqa: F403
+    from nn.fitting import fit  # noqa: F401
 
-ON_FIRST_USE = ("data", "fitting", "models")  # data brings threads, archives and the network
+# What brings threads, archives and the network is imported when it is asked for.
+ON_FIRST_USE = {"data": "nn.data", "fit": "nn.fitting:fit", "fitting": "nn.fitting", "models": "nn.models"}
 
 source.INTERNAL.add("nn")  # reports name the user's line, not one of ours
 
@@ -17,7 +20,9 @@ source.INTERNAL.add("nn")  # reports name the user's line, not one of ours
 def __getattr__(name: str) -> Any:
     """Import it all when the first name is asked for: hal finds its plugin in here, and needs no layer for that."""
     if name in ON_FIRST_USE:
-        return importlib.import_module(f"nn.{name}")
+        module, _, attribute = ON_FIRST_USE[name].partition(":")
+        found = importlib.import_module(module)
+        return getattr(found, attribute) if attribute else found
     if name.startswith("__") and name != "__all__":
         raise AttributeError(f"module 'nn' has no attribute {name!r}")
     everything = importlib.import_module("nn.everything")

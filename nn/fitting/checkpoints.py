@@ -102,8 +102,9 @@ def restore(fit: Fit, path: Path) -> None:
         raise DataError(f"{path} is no checkpoint of a run like this one: {wrong}; resume with the same settings")
     for name, value in _kept(fit).items():
         value.load_state_dict(state[name])
-    if hasattr(fit.train, "load_state_dict"):
-        fit.train.load_state_dict(state["order"])
+    loader: Any = fit.train
+    if hasattr(loader, "load_state_dict"):
+        loader.load_state_dict(state["order"])
     fit.order = state["order"]
     for name, metric in fit.figures.items():
         metric.load_state_dict(state["figures"].get(name, {}))

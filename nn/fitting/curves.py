@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from html import escape
 from typing import Any
-from xml.sax.saxutils import escape
 
 WIDTH, FIELD, LEFT, TOP, GAP = 640, 180, 64, 56, 64
 TRAINING, VALIDATION = "#1f5fa8", "#c8501e"

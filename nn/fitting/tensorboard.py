@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,14 +74,13 @@ class TensorBoard(Callback):
 
     def _graph(self, fit: Fit) -> None:
         """The ops of one forward pass, each a node under the path of its module, joined by the tensors between them."""
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.graph_pb2 import GraphDef
-        from tensorboardX.proto.node_def_pb2 import NodeDef
-        from tensorboardX.proto.versions_pb2 import VersionDef
-
-        nodes = [NodeDef(name=name, op=op, input=inputs) for name, op, inputs in graph_of(fit.model, fit.inputs)]
-        graph = GraphDef(node=nodes, versions=VersionDef(producer=22))
-        self.writer.file_writer.add_event(Event(graph_def=graph.SerializeToString()))
+        event, graph, node, versions = (
+            import_module(f"tensorboardX.proto.{name}_pb2") for name in ("event", "graph", "node_def", "versions")
+        )
+        nodes = [node.NodeDef(name=name, op=op, input=inputs) for name, op, inputs in graph_of(fit.model, fit.inputs)]
+        drawn = graph.GraphDef(node=nodes, versions=versions.VersionDef(producer=22))
+        assert self.writer.file_writer is not None
+        self.writer.file_writer.add_event(event.Event(graph_def=drawn.SerializeToString()))
 
 
 def graph_of(model: Module, inputs: Any) -> list[tuple[str, str, list[str]]]:

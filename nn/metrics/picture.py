@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape
+from html import escape
 
 CELL, MARGIN, TOP = 44, 110, 72
 
