@@ -140,6 +140,24 @@ class _Alpha(Module):
         return f"alpha={self.alpha}{', inplace=True' if self.inplace else ''}"
 
 
+class RReLU(_InPlace):
+    """x above 0; below it a slope times x, drawn in training, and the middle of `lower` and `upper` in eval mode.
+
+    Source: torch.nn.RReLU; Xu et al., 2015.
+    """
+
+    def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
+        super().__init__(inplace)
+        self.lower = lower
+        self.upper = upper
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"lower={self.lower}, upper={self.upper}" + (", inplace=True" if self.inplace else "")
+
+
 class ELU(_Alpha):
     """x above 0, alpha (exp(x) - 1) below. Source: torch.nn.ELU."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from hal.tensor import Tensor
 from nn import functional as F
 from nn.functional.pooling import OutputSize
-from nn.functional.sizes import Size
+from nn.functional.sizes import Size, spread
 from nn.module import Module
 
 
@@ -20,7 +20,7 @@ class _MaxPool(Module):
         stride: Size | None = None,
         padding: Size = 0,
         dilation: Size = 1,
-        *,
+        return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
@@ -28,11 +28,13 @@ class _MaxPool(Module):
         self.stride = kernel_size if stride is None else stride
         self.padding = padding
         self.dilation = dilation
+        self.return_indices = return_indices
         self.ceil_mode = ceil_mode
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Any:
         pool = getattr(F, f"max_pool{self.n}d")
-        return pool(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        settings = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+        return pool(input, *settings)
 
     def extra_repr(self) -> str:
         return (
@@ -46,6 +48,7 @@ class MaxPool1d(_MaxPool):
 
     Args:
         stride: distance between windows; their size if not given.
+        return_indices: give where each maximum was too, for `MaxUnpool1d`.
         ceil_mode: whether a last window may hang over the end.
 
     Source: torch.nn.MaxPool1d.
@@ -184,19 +187,110 @@ class AdaptiveAvgPool3d(_Adaptive):
     kind, n = "avg", 3
 
 
-class AdaptiveMaxPool1d(_Adaptive):
+class _AdaptiveMax(_Adaptive):
+    kind = "max"
+
+    def __init__(self, output_size: OutputSize, return_indices: bool = False) -> None:
+        super().__init__(output_size)
+        self.return_indices = return_indices
+
+    def forward(self, input: Tensor) -> Any:
+        return getattr(F, f"adaptive_max_pool{self.n}d")(input, self.output_size, self.return_indices)
+
+
+class AdaptiveMaxPool1d(_AdaptiveMax):
     """Maxima of windows that cut (N, C, L) into `output_size` parts. Source: torch.nn.AdaptiveMaxPool1d."""
 
-    kind, n = "max", 1
+    n = 1
 
 
-class AdaptiveMaxPool2d(_Adaptive):
+class AdaptiveMaxPool2d(_AdaptiveMax):
     """Maxima of windows that cut the image into `output_size` parts. Source: torch.nn.AdaptiveMaxPool2d."""
 
-    kind, n = "max", 2
+    n = 2
 
 
-class AdaptiveMaxPool3d(_Adaptive):
+class AdaptiveMaxPool3d(_AdaptiveMax):
     """Maxima of windows that cut the volume into `output_size` parts. Source: torch.nn.AdaptiveMaxPool3d."""
 
-    kind, n = "max", 3
+    n = 3
+
+
+class _MaxUnpool(Module):
+    n: int
+
+    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
+        super().__init__()
+        who = type(self).__name__
+        self.kernel_size = spread(who, "kernel_size", kernel_size, self.n)
+        self.stride = self.kernel_size if stride is None else spread(who, "stride", stride, self.n)
+        self.padding = spread(who, "padding", padding, self.n)
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: tuple[int, ...] | None = None) -> Tensor:
+        unpool = getattr(F, f"max_unpool{self.n}d")
+        return unpool(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class MaxUnpool1d(_MaxUnpool):
+    """Zeros, with maxima (N, C, L) where `MaxPool1d(..., return_indices=True)` found them.
+
+    Source: torch.nn.MaxUnpool1d.
+    """
+
+    n = 1
+
+
+class MaxUnpool2d(_MaxUnpool):
+    """`MaxUnpool1d` for (N, C, H, W). Source: torch.nn.MaxUnpool2d; Zeiler, Fergus, 2014."""
+
+    n = 2
+
+
+class MaxUnpool3d(_MaxUnpool):
+    """`MaxUnpool1d` for (N, C, D, H, W). Source: torch.nn.MaxUnpool3d."""
+
+    n = 3
+
+
+class _LPPool(Module):
+    n: int
+
+    def __init__(
+        self, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False
+    ) -> None:
+        super().__init__()
+        self.norm_type = norm_type
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.ceil_mode = ceil_mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        pool = getattr(F, f"lp_pool{self.n}d")
+        return pool(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        return (
+            f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"ceil_mode={self.ceil_mode}"
+        )
+
+
+class LPPool1d(_LPPool):
+    """(sum of x ** p) ** (1 / p) over each window of (N, C, L). Source: torch.nn.LPPool1d."""
+
+    n = 1
+
+
+class LPPool2d(_LPPool):
+    """(sum of x ** p) ** (1 / p) over each window of (N, C, H, W). Source: torch.nn.LPPool2d."""
+
+    n = 2
+
+
+class LPPool3d(_LPPool):
+    """(sum of x ** p) ** (1 / p) over each window of (N, C, D, H, W). Source: torch.nn.LPPool3d."""
+
+    n = 3

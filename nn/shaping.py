@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hal import ops
 from hal.errors import ShapeError
 from hal.tensor import Tensor
 from nn import functional as F
@@ -133,6 +132,12 @@ class ReflectionPad2d(_Pad):
     n, mode = 2, "reflect"
 
 
+class ReflectionPad3d(_Pad):
+    """The last three axes continued by their mirror images. Source: torch.nn.ReflectionPad3d."""
+
+    n, mode = 3, "reflect"
+
+
 class ReplicationPad1d(_Pad):
     """The last axis continued by its edges. Source: torch.nn.ReplicationPad1d."""
 
@@ -145,6 +150,12 @@ class ReplicationPad2d(_Pad):
     n, mode = 2, "replicate"
 
 
+class ReplicationPad3d(_Pad):
+    """The last three axes continued by their edges. Source: torch.nn.ReplicationPad3d."""
+
+    n, mode = 3, "replicate"
+
+
 class CircularPad1d(_Pad):
     """The last axis continued by its other end. Source: torch.nn.CircularPad1d."""
 
@@ -155,6 +166,12 @@ class CircularPad2d(_Pad):
     """The last two axes continued by their other ends. Source: torch.nn.CircularPad2d."""
 
     n, mode = 2, "circular"
+
+
+class CircularPad3d(_Pad):
+    """The last three axes continued by their other ends. Source: torch.nn.CircularPad3d."""
+
+    n, mode = 3, "circular"
 
 
 class PixelShuffle(Module):
@@ -197,14 +214,7 @@ class ChannelShuffle(Module):
         self.groups = groups
 
     def forward(self, input: Tensor) -> Tensor:
-        batch, channels, *inner = input.shape
-        if channels % self.groups:
-            raise ShapeError(
-                f"ChannelShuffle needs channels that groups={self.groups} divides, got shape {input.shape}"
-            )
-        x = ops.reshape(input, shape=(batch, self.groups, channels // self.groups, *inner))
-        x = ops.permute(x, axes=(0, 2, 1, *range(3, x.ndim)))
-        return ops.reshape(x, shape=input.shape)
+        return F.channel_shuffle(input, self.groups)
 
     def extra_repr(self) -> str:
         return f"groups={self.groups}"

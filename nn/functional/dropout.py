@@ -68,12 +68,28 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
 
     Source: torch.nn.functional.alpha_dropout; Klambauer et al., "Self-Normalizing Neural Networks", 2017.
     """
-    check_probability("alpha_dropout", p)
+    return _alpha("alpha_dropout", input, input.shape, p, training, inplace)
+
+
+def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    """alpha_dropout of whole channels of (N, C, ...). Source: torch.nn.functional.feature_alpha_dropout.
+
+    Raises:
+        ShapeError: there are no channels.
+    """
+    if input.ndim < 2:
+        raise ShapeError(f"feature_alpha_dropout needs an input (N, C, ...), got shape {input.shape}")
+    shape = (*input.shape[:2], *(1,) * (input.ndim - 2))
+    return _alpha("feature_alpha_dropout", input, shape, p, training, inplace)
+
+
+def _alpha(who: str, input: Tensor, shape: tuple[int, ...], p: float, training: bool, inplace: bool) -> Tensor:
+    check_probability(who, p)
     if not training or p == 0:
         return input
     if p == 1:
         return _finish(input, input * 0.0, inplace)
-    ones = hal.ones(input.shape, dtype=input.dtype, device=input.device)
-    kept = ops.dropout(ones, next_state(input.spec.size, input.device), p=float(p)) * (1 - p)
+    ones = hal.ones(shape, dtype=input.dtype, device=input.device)
+    kept = ops.dropout(ones, next_state(ones.spec.size, input.device), p=float(p)) * (1 - p)
     scale = 1 / sqrt((1 - p) * (1 + p * _SELU_LOW**2))
     return _finish(input, (input * kept + (1 - kept) * _SELU_LOW) * scale - scale * p * _SELU_LOW, inplace)

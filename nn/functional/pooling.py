@@ -9,24 +9,29 @@ from typing import Any
 from hal import Op, ops
 from hal.errors import SettingError
 from hal.tensor import Tensor
+from nn.functional.maxima import adaptive_places, places_of_maxima, window_places
 from nn.functional.sizes import Size, on_batches, spread
 
 OutputSize = int | None | Sequence[int | None]
 
 
 def _max(
-    n: int, x: Tensor, kernel_size: Size, stride: Size | None, padding: Size, dilation: Size, ceil_mode: bool
-) -> Tensor:
+    n: int, x: Tensor, kernel_size: Size, stride: Size | None, padding: Size, dilation: Size, ceil_mode: bool,
+    return_indices: bool,
+) -> Any:  # fmt: skip
     who = f"max_pool{n}d"
     kernel = spread(who, "kernel_size", kernel_size, n)
-    settings = {
+    settings: dict[str, Any] = {
         "kernel": kernel,
         "stride": kernel if stride is None else spread(who, "stride", stride, n),
         "padding": spread(who, "padding", padding, n),
         "dilation": spread(who, "dilation", dilation, n),
         "ceil_mode": ceil_mode,
     }
-    return on_batches(x, n, lambda x: ops.TABLE[who](x, **settings))
+    out = on_batches(x, n, lambda x: ops.TABLE[who](x, **settings))
+    if not return_indices:
+        return out
+    return out, places_of_maxima(x, n, window_places(who, x.shape[-n:], **settings))
 
 
 def _average(
@@ -62,13 +67,14 @@ def _means_of_whole_windows(op: Op, n: int, x: Tensor, settings: dict[str, Any])
     return op(x, **{**settings, "padding": (0,) * n, "ceil_mode": False})
 
 
-def _adaptive(kind: str, n: int, x: Tensor, output_size: OutputSize) -> Tensor:
+def _adaptive(kind: str, n: int, x: Tensor, output_size: OutputSize, return_indices: bool = False) -> Any:
     who = f"adaptive_{kind}_pool{n}d"
-    sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * n
+    sizes: tuple[Any, ...] = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * n
     if len(sizes) != n:
         raise SettingError(f"{who} needs output_size= as a whole number or {n} of them, got {output_size!r}")
     output = tuple(x.shape[i - n] if size is None else size for i, size in enumerate(sizes))
-    return on_batches(x, n, lambda x: ops.TABLE[who](x, output=output))
+    out = on_batches(x, n, lambda x: ops.TABLE[who](x, output=output))
+    return (out, places_of_maxima(x, n, adaptive_places(x.shape[-n:], output))) if return_indices else out
 
 
 def max_pool1d(
@@ -78,18 +84,20 @@ def max_pool1d(
     padding: Size = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
-) -> Tensor:
+    return_indices: bool = False,
+) -> Any:
     """The largest element of each window of (N, C, L) or (C, L). Source: torch.nn.functional.max_pool1d.
 
     Args:
         stride: distance between windows; their size if not given.
         ceil_mode: whether a last window may hang over the end.
+        return_indices: give where each maximum was too, as flat int64 places in the image: for `max_unpool1d`.
 
     Raises:
         ShapeError: not one window fits.
         SettingError: a setting has the wrong form.
     """
-    return _max(1, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return _max(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool2d(
@@ -99,9 +107,10 @@ def max_pool2d(
     padding: Size = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
-) -> Tensor:
+    return_indices: bool = False,
+) -> Any:
     """The largest element of each window of (N, C, H, W) or (C, H, W). Source: torch.nn.functional.max_pool2d."""
-    return _max(2, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return _max(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool3d(
@@ -111,9 +120,10 @@ def max_pool3d(
     padding: Size = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
-) -> Tensor:
+    return_indices: bool = False,
+) -> Any:
     """The largest element of each window of (N, C, D, H, W) or (C, D, H, W). Source: torch.nn.functional.max_pool3d."""
-    return _max(3, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return _max(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def avg_pool1d(
@@ -170,19 +180,47 @@ def adaptive_avg_pool3d(input: Tensor, output_size: OutputSize) -> Tensor:
     return _adaptive("avg", 3, input, output_size)
 
 
-def adaptive_max_pool1d(input: Tensor, output_size: OutputSize) -> Tensor:
+def adaptive_max_pool1d(input: Tensor, output_size: OutputSize, return_indices: bool = False) -> Any:
     """Maxima of windows that cut (N, C, L) into output_size parts. Source: torch.nn.functional.adaptive_max_pool1d."""
-    return _adaptive("max", 1, input, output_size)
+    return _adaptive("max", 1, input, output_size, return_indices)
 
 
-def adaptive_max_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
+def adaptive_max_pool2d(input: Tensor, output_size: OutputSize, return_indices: bool = False) -> Any:
     """Maxima of windows that cut the image into `output_size` parts; None keeps an axis as it is.
 
     Source: torch.nn.functional.adaptive_max_pool2d.
     """
-    return _adaptive("max", 2, input, output_size)
+    return _adaptive("max", 2, input, output_size, return_indices)
 
 
-def adaptive_max_pool3d(input: Tensor, output_size: OutputSize) -> Tensor:
+def adaptive_max_pool3d(input: Tensor, output_size: OutputSize, return_indices: bool = False) -> Any:
     """Maxima of windows that cut a volume into output_size parts. Source: torch.nn.functional.adaptive_max_pool3d."""
-    return _adaptive("max", 3, input, output_size)
+    return _adaptive("max", 3, input, output_size, return_indices)
+
+
+def _lp(n: int, x: Tensor, norm_type: float, kernel_size: Size, stride: Size | None, ceil_mode: bool) -> Tensor:
+    kernel = spread(f"lp_pool{n}d", "kernel_size", kernel_size, n)
+    powers = x**norm_type
+    means = _average(n, powers, kernel, stride, 0, ceil_mode, True)
+    return (ops.sign(means) * ops.relu(ops.abs(means)) * prod(kernel)) ** (1.0 / norm_type)
+
+
+def lp_pool1d(
+    input: Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False
+) -> Tensor:
+    """(sum of x ** p) ** (1 / p) over each window of (N, C, L). Source: torch.nn.functional.lp_pool1d."""
+    return _lp(1, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool2d(
+    input: Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False
+) -> Tensor:
+    """(sum of x ** p) ** (1 / p) over each window of (N, C, H, W). Source: torch.nn.functional.lp_pool2d."""
+    return _lp(2, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool3d(
+    input: Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False
+) -> Tensor:
+    """(sum of x ** p) ** (1 / p) over each window of (N, C, D, H, W). Source: torch.nn.functional.lp_pool3d."""
+    return _lp(3, input, norm_type, kernel_size, stride, ceil_mode)

@@ -109,3 +109,17 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     x = ops.reshape(input, shape=(*batch, channels, height // r, r, width // r, r))
     x = ops.permute(x, axes=(*range(n), n, n + 2, n + 4, n + 1, n + 3))
     return ops.reshape(x, shape=(*batch, channels * r * r, height // r, width // r))
+
+
+def channel_shuffle(input: Tensor, groups: int) -> Tensor:
+    """The channels of (N, C, ...), dealt out from `groups` groups in turn. Source: torch.nn.functional.channel_shuffle.
+
+    Raises:
+        ShapeError: the channels cannot be divided into the groups.
+    """
+    batch, channels, *inner = input.shape
+    if channels % groups:
+        raise ShapeError(f"channel_shuffle needs channels that groups={groups} divides, got shape {input.shape}")
+    x = ops.reshape(input, shape=(batch, groups, channels // groups, *inner))
+    x = ops.permute(x, axes=(0, 2, 1, *range(3, x.ndim)))
+    return ops.reshape(x, shape=input.shape)

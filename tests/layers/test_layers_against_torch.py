@@ -52,6 +52,15 @@ LAYERS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
     ("MaxPool2d", ((3, 2),), {"stride": (2, 1), "padding": 1, "ceil_mode": True}, IMAGE),
     ("MaxPool2d", (2,), {}, IMAGE[1:]),
     ("MaxPool3d", (2,), {}, VOLUME),
+    ("MaxPool1d", (2,), {"return_indices": True}, SIGNAL),
+    ("MaxPool2d", ((3, 2), (2, 1), 1, (1, 2), True), {"ceil_mode": True}, IMAGE),
+    ("MaxPool3d", (2,), {"return_indices": True}, VOLUME[1:]),
+    ("AdaptiveMaxPool1d", (4, True), {}, SIGNAL),
+    ("AdaptiveMaxPool2d", ((4, None), True), {}, IMAGE),
+    ("AdaptiveMaxPool3d", (2,), {"return_indices": True}, VOLUME),
+    ("LPPool1d", (2, 3), {}, SIGNAL),
+    ("LPPool2d", (2, (2, 3)), {"stride": (1, 2), "ceil_mode": True}, IMAGE),
+    ("LPPool3d", (4, 2), {}, VOLUME),
     ("AvgPool1d", (3,), {"stride": 2, "padding": 1}, SIGNAL),
     ("AvgPool2d", (2,), {}, IMAGE),
     ("AvgPool2d", (3,), {"stride": 2, "padding": 1, "count_include_pad": False}, IMAGE),
@@ -132,9 +141,35 @@ LAYERS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
     ("ReplicationPad2d", (2,), {}, IMAGE),
     ("CircularPad1d", (3,), {}, SIGNAL),
     ("CircularPad2d", ((1, 2, 3, 4),), {}, IMAGE),
+    ("ReflectionPad3d", ((1, 2, 3, 0, 1, 1),), {}, VOLUME),
+    ("ReplicationPad3d", (2,), {}, VOLUME),
+    ("CircularPad3d", ((1, 2, 0, 1, 2, 0),), {}, VOLUME),
     ("PixelShuffle", (2,), {}, IMAGE),
     ("PixelUnshuffle", (2,), {}, (2, 3, 4, 6)),
     ("ChannelShuffle", (2,), {}, IMAGE),
+    ("Unfold", (3,), {}, IMAGE),
+    ("Unfold", ((3, 2),), {"dilation": (1, 2), "padding": (1, 0), "stride": 2}, IMAGE),
+    ("Unfold", (2,), {}, IMAGE[1:]),
+    ("Fold", ((5, 4), (2, 3)), {"padding": 1}, (2, 12, 24)),
+    ("Fold", ((6, 5), 3), {"dilation": (1, 2), "padding": 1, "stride": (2, 1)}, (2, 18, 9)),
+    ("Fold", (4, 2), {"stride": 2}, (8, 4)),
+    ("Upsample", ((11, 5),), {}, IMAGE),
+    ("Upsample", (), {"scale_factor": 2}, SIGNAL),
+    ("Upsample", (), {"scale_factor": (1.5, 0.7, 2)}, VOLUME),
+    ("Upsample", (), {"scale_factor": 1.7, "mode": "nearest-exact"}, IMAGE),
+    ("Upsample", (17,), {"mode": "linear"}, SIGNAL),
+    ("Upsample", (), {"scale_factor": (2, 0.6), "mode": "bilinear"}, IMAGE),
+    ("Upsample", (), {"scale_factor": 1.3, "mode": "bilinear", "recompute_scale_factor": True}, IMAGE),
+    ("Upsample", ((13, 1),), {"mode": "bilinear", "align_corners": True}, IMAGE),
+    ("Upsample", ((13, 4),), {"mode": "bicubic"}, IMAGE),
+    ("Upsample", ((4, 13),), {"mode": "bicubic", "align_corners": True}, IMAGE),
+    ("Upsample", ((3, 8, 9),), {"mode": "trilinear"}, VOLUME),
+    ("Upsample", ((3, 8),), {"mode": "area"}, IMAGE),
+    ("UpsamplingNearest2d", ((3, 8),), {}, IMAGE),
+    ("UpsamplingBilinear2d", (), {"scale_factor": 2}, IMAGE),
+    ("AlphaDropout", (0.0,), {}, (3, 4)),
+    ("FeatureAlphaDropout", (0.0,), {}, (3, 4)),
+    ("RReLU", (0.2, 0.2), {}, (3, 4)),
     ("Dropout", (0.0,), {}, (3, 4)),
     ("RNNCell", (3, 5), {}, (2, 3)),
     ("RNNCell", (3, 5), {"nonlinearity": "relu", "bias": False}, (2, 3)),
@@ -251,3 +286,68 @@ def test_recurrent_layers_go_on_from_a_state(torch: ModuleType, parity: Callable
     want, (h2, c2) = theirs(torch.tensor(x), (torch.tensor(h), torch.tensor(c)))
     for a, b in ((got, want), (h1, h2), (c1, c2)):
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("settings", [{}, {"padding_idx": 2}, {"include_last_offset": True}], ids=str)
+def test_embedding_bag(torch: ModuleType, parity: Callable[..., None], mode: str, settings: dict[str, Any]) -> None:
+    ours, theirs = (kit.EmbeddingBag(7, 3, mode=mode, **settings) for kit in (nn, torch.nn))
+    assert repr(ours) == repr(theirs)
+    indices = np.array([0, 2, 6, 2, 5, 6, 1, 2])
+    offsets = np.array([0, 3, 3, 7, 8] if settings.get("include_last_offset") else [0, 3, 3, 7])
+    parity(ours, theirs, indices, offsets)
+    parity(*(kit.EmbeddingBag(7, 3, mode=mode, padding_idx=2) for kit in (nn, torch.nn)), indices.reshape(2, 4))
+
+
+def test_embedding_bag_with_weights_and_from_vectors(torch: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    table, indices = rng.normal(size=(5, 3)).astype(np.float32), np.array([[0, 4, 1], [2, 2, 3]])
+    weights = rng.normal(size=(2, 3)).astype(np.float32)
+    results = []
+    for kit, make in ((nn, hal.tensor), (torch.nn, torch.tensor)):
+        layer = kit.EmbeddingBag(5, 3, mode="sum", _weight=make(table), max_norm=1.0)
+        layer.weight.requires_grad_(False)
+        given = make(weights)
+        given.requires_grad = True
+        out = layer(make(indices), per_sample_weights=given)
+        (out * out).sum().backward()
+        results.append((out.detach().numpy(), given.grad.numpy(), layer.weight.detach().numpy()))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert not nn.EmbeddingBag.from_pretrained(hal.tensor(table)).weight.requires_grad
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("odd", [False, True])
+def test_unpooling_puts_maxima_back(torch: ModuleType, parity: Callable[..., None], n: int, odd: bool) -> None:
+    def both(kit: Any) -> Any:
+        class Both(kit.Module):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.pool = getattr(kit, f"MaxPool{n}d")(2, return_indices=True)
+                self.unpool = getattr(kit, f"MaxUnpool{n}d")(2)
+
+            def forward(self, x: Any) -> Any:
+                y, indices = self.pool(x)
+                return self.unpool(y, indices, output_size=x.shape[-n:]) if odd else self.unpool(y, indices)
+
+        return Both()
+
+    ours, theirs = both(nn), both(torch.nn)
+    assert repr(ours.unpool) == repr(theirs.unpool)
+    x = np.random.default_rng(0).normal(size=(2, 3, *[5 if odd else 6] * n)).astype(np.float32)
+    parity(ours, theirs, x)
+    parity(ours, theirs, x[0])
+
+
+def test_similarity_layers(torch: ModuleType, parity: Callable[..., None]) -> None:
+    a, b = (np.random.default_rng(i).normal(size=(4, 3, 5)).astype(np.float32) for i in (0, 1))
+    for name, settings in (
+        ("CosineSimilarity", {}),
+        ("CosineSimilarity", {"dim": -1}),
+        ("PairwiseDistance", {}),
+        ("PairwiseDistance", {"p": 1.0, "keepdim": True}),
+    ):
+        ours, theirs = getattr(nn, name)(**settings), getattr(torch.nn, name)(**settings)
+        assert repr(ours) == repr(theirs)
+        parity(ours, theirs, a, b)

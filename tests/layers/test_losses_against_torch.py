@@ -20,6 +20,10 @@ MAPS, MAP_CLASSES = RNG.normal(size=(2, 5, 3, 4)).astype(np.float32), RNG.intege
 WEIGHT = RNG.uniform(0.5, 2, 5).astype(np.float32)
 SOFT = (PROBABILITIES / PROBABILITIES.sum(1, keepdims=True)).astype(np.float32)
 
+SIGNS = np.sign(RNG.normal(size=(4, 5))).astype(np.float32)
+LABELS = np.array([[3, 0, -1, 1, 2], [-1, 1, 2, 3, 0], [0, 1, 2, 3, 4], [4, -1, -1, 0, 0]])
+COUNTS = np.abs(Y * 3).round()
+
 # fmt: off
 LOSSES: list[tuple[str, dict[str, Any], tuple[Any, ...]]] = [
     ("MSELoss", {}, (X, Y)),
@@ -47,6 +51,31 @@ LOSSES: list[tuple[str, dict[str, Any], tuple[Any, ...]]] = [
     ("CrossEntropyLoss", {}, (X, SOFT)),
     ("CrossEntropyLoss", {"label_smoothing": 0.2, "weight": WEIGHT}, (X, SOFT)),
     ("CrossEntropyLoss", {}, (MAPS, MAP_CLASSES)),
+    ("MarginRankingLoss", {}, (X, Y, SIGNS)),
+    ("MarginRankingLoss", {"margin": 0.4}, (X, Y, SIGNS)),
+    ("HingeEmbeddingLoss", {}, (X, SIGNS)),
+    ("HingeEmbeddingLoss", {"margin": 0.4}, (X, SIGNS)),
+    ("CosineEmbeddingLoss", {}, (X, Y, SIGNS[:, 0])),
+    ("CosineEmbeddingLoss", {"margin": -0.2}, (X, Y, SIGNS[:, 1])),
+    ("CosineEmbeddingLoss", {}, (X[0], Y[0], SIGNS[0, 0])),
+    ("TripletMarginLoss", {}, (X, Y, SOFT)),
+    ("TripletMarginLoss", {"margin": 2.0, "p": 1.0, "swap": True}, (X, Y, SOFT)),
+    ("TripletMarginWithDistanceLoss", {"margin": 2.0, "swap": True}, (X, Y, SOFT)),
+    ("SoftMarginLoss", {}, (X, SIGNS.astype(np.int64))),
+    ("MultiMarginLoss", {}, (X, CLASSES)),
+    ("MultiMarginLoss", {"p": 2, "margin": 0.7, "weight": WEIGHT}, (X, CLASSES)),
+    ("MultiMarginLoss", {}, (X[0], CLASSES[0])),
+    ("MultiLabelMarginLoss", {}, (X, LABELS)),
+    ("MultiLabelMarginLoss", {}, (X[0], LABELS[0])),
+    ("MultiLabelSoftMarginLoss", {}, (X, SOFT)),
+    ("MultiLabelSoftMarginLoss", {"weight": WEIGHT}, (X, SOFT)),
+    ("PoissonNLLLoss", {}, (X, COUNTS)),
+    ("PoissonNLLLoss", {"log_input": False}, (PROBABILITIES, COUNTS)),
+    ("PoissonNLLLoss", {"full": True}, (X, COUNTS.astype(np.int64))),
+    ("GaussianNLLLoss", {}, (X, Y, PROBABILITIES)),
+    ("GaussianNLLLoss", {"full": True, "eps": 0.5}, (X, Y, PROBABILITIES)),
+    ("GaussianNLLLoss", {}, (X, Y, PROBABILITIES[:, 0])),
+    ("GaussianNLLLoss", {}, (X, Y, PROBABILITIES[:, :1])),
 ]
 # fmt: on
 
@@ -73,6 +102,50 @@ def tensors(settings: dict[str, Any], make: Callable[..., Any]) -> dict[str, Any
     return {name: make(value) if isinstance(value, np.ndarray) else value for name, value in settings.items()}
 
 
+STEPS = RNG.normal(size=(8, 3, 5)).astype(np.float32)
+LABELLED = np.array([[1, 2, 2], [3, 3, 1], [4, 0, 0]])
+
+# fmt: off
+CTC: list[tuple[str, dict[str, Any], tuple[Any, ...]]] = [
+    ("padded", {}, (STEPS, LABELLED, [8, 5, 6], [3, 2, 1])),
+    ("too few steps", {"zero_infinity": True}, (STEPS, LABELLED, [8, 2, 3], [3, 3, 1])),
+    ("infinite", {}, (STEPS[:4], LABELLED, [4, 2, 3], [3, 3, 1])),
+    ("no label", {"blank": 0}, (STEPS, LABELLED, [8, 8, 8], [3, 2, 0])),
+    ("behind each other", {"blank": 4}, (STEPS, np.array([1, 2, 2, 3, 3, 1]), [8, 8, 8], [3, 2, 1])),
+    ("another blank", {"blank": 4}, (STEPS, LABELLED % 4, [8, 7, 8], [3, 3, 2])),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(("settings", "given"), [row[1:] for row in CTC], ids=[row[0] for row in CTC])
+def test_ctc(torch: ModuleType, reduction: str, settings: dict[str, Any], given: Any) -> None:
+    scores, targets, steps, lengths = given
+    results = []
+    for library, kit in ((hal, nn), (torch, torch.nn)):
+        x = library.tensor(scores, requires_grad=True)
+        loss = kit.CTCLoss(reduction=reduction, **settings)
+        log_probs = kit.functional.log_softmax(x, dim=2)
+        many = [library.tensor(np.array(n)) for n in (targets, steps, lengths)]
+        out = loss(log_probs, *many)
+        finite = library.where(library.isinf(out), library.zeros_like(out), out)
+        (finite * finite).sum().backward()
+        results.append((out.detach().numpy(), x.grad.numpy()))
+    (a, ga), (b, gb) = results
+    np.testing.assert_allclose(a, b, rtol=1e-4)
+    known = np.isfinite(gb)
+    assert np.isfinite(ga).all()
+    np.testing.assert_allclose(ga[known], gb[known], rtol=1e-3, atol=1e-4)
+
+
+def test_ctc_of_one_sequence_and_of_lengths_as_numbers(torch: ModuleType) -> None:
+    log_probs = torch.tensor(STEPS[:, 0]).log_softmax(1)
+    want = torch.nn.functional.ctc_loss(log_probs, torch.tensor(LABELLED[0]), (8,), (3,), reduction="none")
+    got = F.ctc_loss(hal.tensor(log_probs.numpy()), hal.tensor(LABELLED[0]), (8,), (3,), reduction="none")
+    assert got.shape == ()
+    assert got.item() == pytest.approx(want.item(), rel=1e-5)
+
+
 FUNCTIONS = [
     ("mse_loss", (X, Y)),
     ("l1_loss", (X, Y)),
@@ -83,6 +156,17 @@ FUNCTIONS = [
     ("nll_loss", (X, CLASSES)),
     ("cross_entropy", (X, CLASSES)),
     ("kl_div", (X, SOFT)),
+    ("margin_ranking_loss", (X, Y, SIGNS)),
+    ("hinge_embedding_loss", (X, SIGNS)),
+    ("cosine_embedding_loss", (X, Y, SIGNS[:, 0])),
+    ("triplet_margin_loss", (X, Y, SOFT)),
+    ("triplet_margin_with_distance_loss", (X, Y, SOFT)),
+    ("soft_margin_loss", (X, SIGNS)),
+    ("multi_margin_loss", (X, CLASSES)),
+    ("multilabel_margin_loss", (X, LABELS)),
+    ("multilabel_soft_margin_loss", (X, SOFT)),
+    ("poisson_nll_loss", (X, COUNTS)),
+    ("gaussian_nll_loss", (X, Y, PROBABILITIES)),
 ]
 
 
@@ -109,6 +193,15 @@ ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("reduction", lambda: F.mse_loss(hal.zeros(3), hal.zeros(3), reduction="avg"), TypeError, "mean, sum, none.*'avg'"),
     ("class weights", lambda: F.cross_entropy(hal.zeros(3, 2), hal.tensor([0, 1, 1]), hal.ones(3)), ValueError,
      r"one weight for each of 2 classes, got a weight of \(3,\)"),
+    ("triplet axes", lambda: F.triplet_margin_loss(hal.zeros(3, 2), hal.zeros(3, 2), hal.zeros(2)), ValueError,
+     r"of as many axes, got shapes \(3, 2\), \(3, 2\) and \(2,\)"),
+    ("multi margin", lambda: nn.MultiMarginLoss(p=3)(hal.zeros(1, 2), hal.tensor([0])), TypeError, "p= 1 or 2, got 3"),
+    ("variance", lambda: F.gaussian_nll_loss(hal.zeros(3, 2), hal.zeros(3, 2), hal.ones(2)), ValueError,
+     r"a variance of the input's shape \(3, 2\), got \(2,\)"),
+    ("ctc targets", lambda: F.ctc_loss(hal.zeros(4, 2, 3), hal.tensor([[1]]), (4, 4), (1, 1)), ValueError,
+     r"targets \(2, S\) for its 2 sequences, got \(1, 1\)"),
+    ("ctc lengths", lambda: F.ctc_loss(hal.zeros(4, 2, 3), hal.tensor([[1], [1]]), (4,), (1, 1)), ValueError,
+     "input_lengths for its 2 sequences, got 1"),
     ("by position", lambda: F.cross_entropy(hal.zeros(3, 2), hal.tensor([0, 1, 1]), None, 5), TypeError, "positional"),
 ]
 # fmt: on
