@@ -334,9 +334,10 @@ class _Product:
         first, last = products
         rows, group = block[1] - block[0], last - first
         columns = min(self.width, p.n - column * self.width)
-        acc_bytes = rows * group * self.width * ACCUMULATOR_BYTES
-        half = machine.acc.nbytes // 2
-        acc = Range("acc", self.c.half * half, self.c.half * half + min(acc_bytes, half))
+        nbytes, half = rows * group * self.width * ACCUMULATOR_BYTES, machine.acc.nbytes // 2
+        if nbytes > half:
+            self.c.half = 0
+        acc = Range("acc", self.c.half * half, self.c.half * half + nbytes)
         self.c.half = 1 - self.c.half
         sharing = max(machine.arrays // t.spread, 1)
         issue = ceil(rows / sharing) * machine.cycles_per_row(p.dtype)

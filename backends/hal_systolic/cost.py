@@ -8,7 +8,7 @@ from math import ceil
 from hal.plugin import ConfigError
 from hal_systolic.config import BYTES, WEIGHT_BYTES, Link, Machine
 from hal_systolic.event import load_cycles, pipeline, transfer_cycles, vector_cycles
-from hal_systolic.tiling import Problem, Tiling, loops, problem, slot_bytes, tilings
+from hal_systolic.tiling import Problem, Tiling, half_of_accumulators, loops, problem, slot_bytes, tilings
 from hal_systolic.work import Matmul, Transfer, Vector
 
 
@@ -128,6 +128,8 @@ def product_cycles(
     act = vector_cycles(int(rows * group * width), max(p.epilogue, 1), machine)
     latency = machine.vector.latency
     block = max(array, act, (array + act + tail + latency) / 2)  # the accumulators have two halves
+    if t.rows > half_of_accumulators(machine, t.spread):
+        block = array + act + tail + latency
     count = groups * blocks * columns
     ideal = first + (count - 1) * block + array + tail + act + latency
     if machine.weight_fifo_tiles:

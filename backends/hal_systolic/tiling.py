@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hal.plugin import ConfigError
-from hal_systolic.config import WEIGHT_BYTES, Machine
+from hal_systolic.config import ACCUMULATOR_BYTES, WEIGHT_BYTES, Machine
 from hal_systolic.work import Matmul, Operand
 
 STREAM_SHARE = 3 / 8  # of a buffer that tensors pass through in slices; the rest is for those that stay
@@ -100,7 +100,7 @@ def tilings(p: Problem, machine: Machine, streams: tuple[bool, bool, bool]) -> I
     Raises:
         ConfigError: none fits.
     """
-    most = _most_rows(p, machine, streams)
+    most = _most_rows(p, machine, streams, 2)
     seen: set[int] = set()
     for parts in (1, 2, 3, 4, 6, 8, 12, 16):
         rows = -(-p.m // (-(-p.m // most) * parts))
@@ -108,12 +108,22 @@ def tilings(p: Problem, machine: Machine, streams: tuple[bool, bool, bool]) -> I
             continue
         seen.add(rows)
         yield _tiling(p, machine, streams, rows)
+    if p.m > most:  # all accumulators at once: weights are loaded less often, but nothing is read meanwhile
+        most = _most_rows(p, machine, streams, 1)
+        rows = -(-p.m // -(-p.m // most))
+        if rows not in seen:
+            yield _tiling(p, machine, streams, rows)
 
 
-def _most_rows(p: Problem, machine: Machine, streams: tuple[bool, bool, bool]) -> int:
-    """Rows that half of the accumulators hold, and slices of the operands that do not stay."""
+def half_of_accumulators(machine: Machine, spread: int) -> int:
+    """Rows of results for which there are accumulators while the other half is read."""
+    return machine.acc.nbytes // 2 // (machine.cols * spread * ACCUMULATOR_BYTES)
+
+
+def _most_rows(p: Problem, machine: Machine, streams: tuple[bool, bool, bool], buffers: int) -> int:
+    """Rows that the accumulators hold `buffers` times, and a slot the slices of operands that do not stay."""
     spread = min(machine.arrays, -(-p.n // machine.cols))
-    most = machine.acc.nbytes // 2 // (machine.cols * spread * 4)
+    most = machine.acc.nbytes // buffers // (machine.cols * spread * ACCUMULATOR_BYTES)
     slot = slot_bytes(machine)
     if streams[0]:
         fits = int((slot - p.halo) / p.row_bytes) if slot > p.halo else 0
@@ -148,8 +158,7 @@ def _tiling(p: Problem, machine: Machine, streams: tuple[bool, bool, bool], rows
         k_tiles = min(k_tiles, max(int(slot / (rows * p.row_bytes / down)), 1))
     group = 1
     if rows == p.m and p.count > 1 and k_tiles == down:
-        most = machine.acc.nbytes // 2 // (machine.cols * spread * 4)
-        group = max(min(p.count, most // rows), 1)
+        group = max(min(p.count, half_of_accumulators(machine, spread) // rows), 1)
         for streaming, operand in zip(streams, (p.streamed, p.stationary, p.out), strict=True):
             if streaming and operand.nbytes:
                 group = max(min(group, slot * p.count // operand.nbytes), 1)
