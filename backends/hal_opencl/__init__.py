@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hal.plugin import Array, Backend, Device, DType, Kernel, Kernels, Op, Spec, dtypes, hookimpl
 
 if TYPE_CHECKING:
+    from hal.graph.graph import Group
     from hal_opencl.buffer import Buffer
     from hal_opencl.runtime import Runtime
 
@@ -121,6 +122,16 @@ class OneOpenCL(Backend):
     ) -> Callable[..., Any]:
         prepare = getattr(kernel.run, "prepare", None)
         return kernel.run if prepare is None else prepare(self.runtime, specs, outs, settings)
+
+    def fuse(self, group: Group, device: Device) -> Callable[..., tuple[Buffer, ...]] | None:
+        from hal_opencl.fuse import fuse
+
+        return fuse(self.runtime, group)
+
+    def reserve(self, nbytes: int, device: Device) -> Callable[[int, Spec, Buffer], Buffer] | None:
+        from hal_opencl.arena import arena
+
+        return arena(self.runtime, nbytes)
 
     def synchronize(self, device: Device) -> None:
         self.runtime.finish()

@@ -169,7 +169,7 @@ def convolve_back(
     extra = lifted_sizes(output_padding, 0)
     images, made, channels = x.shape[0], weight.shape[1], x.shape[1] // groups
     along = zip(x.shape[2:], kernel, step, around, apart, extra, strict=True)
-    full: Triple = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + e for n, k, s, p, d, e in along)  # type: ignore[assignment]
+    full: Triple = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + e for n, k, s, p, d, e in along)
     result = _result(x, (images, made * groups, *full[3 - axes :]), out, label)
     if result.size == 0:
         return delivered(result, dtype, out)

@@ -68,7 +68,7 @@ def spread(
     planes = channels * prod(phases)
     to = runtime.empty((planes * plane,), x.dtype, label)
     wide = max(to.memory.nbytes, x.memory.nbytes) > LARGEST
-    values = (
+    values: tuple[Any, ...] = (
         x.memory, x.offset, *x.strides, *x.shape[2:], *padding, *stride, *phases, to.memory, *sizes, plane,
     )  # fmt: skip
     local = 1 if runtime.is_cpu else LOCAL
@@ -92,7 +92,7 @@ def gathered(
     rows = channels * prod(kernel)
     to = runtime.empty((rows, images * prod(places)), x.dtype, label)
     wide = max(to.memory.nbytes, x.memory.nbytes) > LARGEST
-    values = (
+    values: tuple[Any, ...] = (
         x.memory, x.offset, *x.strides, *x.shape[2:], *padding, *stride, *dilation, *kernel, to.memory, *places,
     )  # fmt: skip
     local = 1 if runtime.is_cpu else LOCAL

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hal.plugin import DType, cache_dir, dtypes
+from hal.plugin import Array, DType, Spec, cache_dir, dtypes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hal_opencl.buffer import Buffer
     from hal_opencl.runtime import Runtime
 
 
@@ -121,9 +122,7 @@ def calibrate(runtime: Runtime) -> dict[Shape, float]:
     return found
 
 
-def _uploaded(runtime: Runtime, array: np.ndarray, dtype: DType):  # type: ignore[type-arg,no-untyped-def]
-    from hal.plugin import Spec
-
+def _uploaded(runtime: Runtime, array: Array, dtype: DType) -> Buffer:
     return runtime.upload(array.astype(dtype.numpy), Spec(array.shape, dtype))
 
 
