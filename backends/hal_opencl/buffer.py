@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from math import prod
 
-from hal.plugin import DType, Spec
+from hal.plugin import DType, Spec, dtypes
 from hal_opencl.layout import Shape, lies_in_rows, row_strides
 from hal_opencl.memory import Memory
 
+_BITS = {1: dtypes.uint8, 2: dtypes.uint16, 4: dtypes.uint32, 8: dtypes.uint64}
 __all__ = ["Buffer", "Shape", "row_strides"]
 
 
@@ -45,6 +46,10 @@ class Buffer:
     def view(self, shape: Shape, strides: Shape, offset: int | None = None) -> Buffer:
         """Other elements of the same memory."""
         return Buffer(self.memory, shape, self.dtype, strides, self.offset if offset is None else offset)
+
+    def as_bits(self) -> Buffer:
+        """The same elements as unsigned integers of their size: what only moves them needs no more."""
+        return Buffer(self.memory, self.shape, _BITS[self.dtype.itemsize], self.strides, self.offset)
 
     def __repr__(self) -> str:
         return f"<{self.spec} on {self.memory.runtime.name}, strides {self.strides} from {self.offset}>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -9,13 +10,24 @@ import numpy as np
 
 from hal import ops
 from hal.codegen.expressions import literal, memory_type, stored, value_type
-from hal.plugin import Device, DType
+from hal.plugin import Device, DType, dtypes
 from hal_opencl.buffer import Buffer
-from hal_opencl.elementwise import map_of
 from hal_opencl.layout import Shape, reshaped, stretched
 from hal_opencl.maps import Map, items_for, loop, whole
 from hal_opencl.runtime import Runtime
 from hal_opencl.table import kernels
+
+
+@cache
+def _copy(itemsize: int) -> Map:
+    bits = dtypes.dtype(f"uint{8 * itemsize}")
+    return Map("a copy", (bits,), (bits,), lambda names: ([], names))
+
+
+@cache
+def _fill(value: bool | int | float, dtype: DType) -> Map:
+    text = literal(value, dtype)
+    return Map(f"fill with {value}", (), (dtype,), lambda names: ([], [text]))
 
 
 def copy_into(x: Buffer, target: Buffer) -> None:
@@ -23,14 +35,14 @@ def copy_into(x: Buffer, target: Buffer) -> None:
     runtime = x.memory.runtime
     if x.memory is target.memory and (x.offset, x.strides) != (target.offset, target.strides):
         x = copied(x)  # else elements might be overwritten before they are read
-    map_of(ops.cast, (x.dtype,), (x.dtype,), (("dtype", x.dtype),))(runtime, (x,), (target,))
+    _copy(x.dtype.itemsize)(runtime, (x.as_bits(),), (target.as_bits(),))
 
 
 def copied(x: Buffer) -> Buffer:
     """A copy whose elements lie row by row."""
     runtime = x.memory.runtime
     out = runtime.empty(x.shape, x.dtype, "a copy")
-    map_of(ops.cast, (x.dtype,), (x.dtype,), (("dtype", x.dtype),))(runtime, (x,), (out,))
+    _copy(x.dtype.itemsize)(runtime, (x.as_bits(),), (out.as_bits(),))
     return out
 
 
@@ -41,8 +53,7 @@ def in_rows(x: Buffer) -> Buffer:
 
 def filled(runtime: Runtime, out: Buffer, value: bool | int | float) -> None:
     """Enqueue that all elements of `out` become `value`."""
-    text = literal(value, out.dtype)
-    Map(f"fill {text}", (), (out.dtype,), lambda names: ([], [text]))(runtime, (), (out,))
+    _fill(value, out.dtype)(runtime, (), (out,))
 
 
 # Views.
@@ -103,7 +114,7 @@ def pad(
     x = _safe(x, out)
     shape = tuple(low + n + high for n, (low, high) in zip(x.shape, padding, strict=True))
     result = runtime.empty(shape, x.dtype, "pad") if out is None else out
-    filled(runtime, result, value)
+    filled(runtime, result, x.dtype.numpy.type(value).item() if x.dtype.kind != "bool" else bool(value))
     copy_into(x, _part(result, tuple(low for low, _ in padding), x.shape))
     return result
 
