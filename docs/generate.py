@@ -113,6 +113,7 @@ NN = [
     "nn.metrics",
     "nn.models",
     "nn.data",
+    "nn.data.transforms",
 ]
 SECTIONS: dict[str, Callable[[], str]] = {
     "ops": op_table,

@@ -1,28 +1,43 @@
 """Data: datasets, samplers and the loader, with the habits of torch.utils.data and torchvision.datasets."""
 
+from nn.data import transforms
 from nn.data.cifar import CIFAR10
 from nn.data.collate import default_collate
 from nn.data.dataset import Dataset, Subset, TensorDataset, random_split
 from nn.data.digits import Digits
+from nn.data.files import ArrayDataset, ImageFolder, TextLines
 from nn.data.images import ImageDataset
 from nn.data.loader import DataLoader
 from nn.data.mnist import MNIST, FashionMNIST
-from nn.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
+from nn.data.sampler import (
+    BatchSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 __all__ = [
     "CIFAR10",
     "MNIST",
+    "ArrayDataset",
     "BatchSampler",
     "DataLoader",
     "Dataset",
     "Digits",
     "FashionMNIST",
     "ImageDataset",
+    "ImageFolder",
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
     "Subset",
+    "SubsetRandomSampler",
     "TensorDataset",
+    "TextLines",
+    "WeightedRandomSampler",
     "default_collate",
     "random_split",
+    "transforms",
 ]

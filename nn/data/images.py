@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hal.errors import DataError
+from nn.data import transforms
 from nn.data.collate import as_tensor
 from nn.data.dataset import Dataset, Indices, check_index, check_indices
 
@@ -25,7 +26,8 @@ class ImageDataset(Dataset[tuple[Any, Any]]):
         images: uint8, (items, channels, height, width): a quarter of the memory of the floats they become.
         labels: int64, (items,).
         classes: the name of each class.
-        transform: called with the tensor of an image; what it returns is the item's first part.
+        transform: called with the tensor of an image, or if it is of `nn.data.transforms` with its array; what it
+            returns is the item's first part.
         target_transform: called with the class number; what it returns is the item's second part.
     """
 
@@ -59,9 +61,14 @@ class ImageDataset(Dataset[tuple[Any, Any]]):
 
     def __getitem__(self, index: SupportsIndex) -> tuple[Any, Any]:
         place = check_index(index, len(self), self)
-        image, label = as_tensor(self._floats(self.images[place])), int(self.labels[place])
-        if self.transform is not None:
-            image = self.transform(image)
+        image: Any = self._floats(self.images[place])
+        label = int(self.labels[place])
+        if isinstance(self.transform, transforms.Transform):
+            image = self.transform(image)  # on the array: the loader makes one tensor of the whole batch
+        elif self.transform is not None:
+            image = self.transform(as_tensor(image))
+        else:
+            image = as_tensor(image)
         return image, label if self.target_transform is None else self.target_transform(label)
 
     def read_batch(self, indices: Indices) -> list[Any] | None:

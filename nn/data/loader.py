@@ -16,6 +16,7 @@ from hal.errors import StateError
 from nn.data.collate import move_tensors, stack, to_tensors
 from nn.data.dataset import read_batch
 from nn.data.prefetch import OrderedMap
+from nn.data.randomness import begin, reading
 from nn.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 
 Collate = Callable[[list[Any]], Any]
@@ -43,7 +44,8 @@ class DataLoader:
 
     The threads end with the pass, with the first error, and when its iterator is dropped. An error of the dataset is
     raised in the loop with its own type, where the batch would have come, and with a note of the item that caused it.
-    Items are read by several threads at once, so random numbers drawn in `__getitem__` come in no fixed order.
+    Items are read by several threads at once. Random numbers that the transforms of `nn.data.transforms` draw belong
+    to the item and the pass and repeat; those of a generator that `__getitem__` shares come in no fixed order.
 
     >>> [batch.tolist() for batch in DataLoader(range(5), batch_size=2)]
     [[0, 1], [2, 3], [4]]
@@ -91,6 +93,7 @@ class DataLoader:
         self.collate_fn = collate_fn
         self.generator = generator
         self.device = device
+        self._passes = 0
 
     def __iter__(self) -> Iterator[Any]:
         return _Pass(self)
@@ -141,6 +144,14 @@ class DataLoader:
                 f"{sorted(state)}: build it with shuffle=True as the one that was saved"
             )
 
+    def _stream(self) -> tuple[int, int]:
+        """The seed and the number of the pass that begins now, of which the random numbers of its items are made."""
+        source = self._stateful()
+        state = {} if source is None else source.state_dict()
+        self._passes += 1
+        seed = self.generator if isinstance(self.generator, int) else 0
+        return int(state.get("seed", seed)), int(state.get("epoch", self._passes - 1))
+
     def _stateful(self) -> Any:
         """What keeps the order between passes, or None."""
         for source in (self.batch_sampler, getattr(self.batch_sampler, "sampler", None)):
@@ -158,6 +169,7 @@ class DataLoader:
             raise
 
     def _item(self, index: int) -> Any:
+        begin(int(index))
         try:
             return self.dataset[index]
         except Exception as error:
@@ -174,7 +186,7 @@ class _Pass(Iterator[Any]):
     def __init__(self, loader: DataLoader, skip: int = 0) -> None:
         self._loader = loader
         self._batches = OrderedMap(
-            partial(_read, loader, chosen()),
+            partial(_read, loader, chosen(), loader._stream()),
             islice(loader.batch_sampler, skip, None) if skip else loader.batch_sampler,
             threads=loader.num_workers,
             ahead=loader.num_workers * loader.prefetch_factor,
@@ -196,9 +208,9 @@ class _Pass(Iterator[Any]):
         self._batches.close()
 
 
-def _read(loader: DataLoader, device: hal.Device | None, indices: Sequence[int]) -> Any:
+def _read(loader: DataLoader, device: hal.Device | None, stream: tuple[int, int], indices: Sequence[int]) -> Any:
     """One batch, read under the `with device:` that the loop is in, which holds for one thread only."""
-    with contextlib.nullcontext() if device is None else device:
+    with contextlib.nullcontext() if device is None else device, reading(stream):
         return loader.read(indices)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -125,6 +125,62 @@ class RandomSampler(Sampler[int]):
             raise StateError(f"RandomSampler needs a state with 'seed' and 'epoch', got {sorted(state)}")
         seed, epoch = seed_of(state["seed"], "RandomSampler"), int(state["epoch"])
         self._seed, self.epoch = seed, epoch
+
+
+class SubsetRandomSampler(RandomSampler):
+    """These indices in a new random order in each pass; otherwise a `RandomSampler`.
+
+    Source: torch.utils.data.SubsetRandomSampler.
+    """
+
+    def __init__(self, indices: Sequence[int], generator: int | hal.Generator | None = None) -> None:
+        super().__init__(indices, generator=generator)
+        self.indices = np.asarray(indices, np.int64)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The indices of the pass with this number."""
+        return self.indices[super().order(epoch)]
+
+
+class WeightedRandomSampler(RandomSampler):
+    """Indices drawn by weight, so that rare classes come as often as common ones; otherwise a `RandomSampler`.
+
+    Args:
+        weights: of each item, not negative, not all zero; they need not sum to 1.
+        num_samples: indices in a pass.
+        replacement: draw each index anew; without, each item comes at most once.
+
+    Raises:
+        ValueError: weights that are negative or all zero, or more samples than items without replacement.
+
+    Source: torch.utils.data.WeightedRandomSampler; without replacement Efraimidis and Spirakis, "Weighted random
+    sampling with a reservoir", 2006.
+    """
+
+    def __init__(
+        self, weights: Sequence[float], num_samples: int, replacement: bool = True,
+        generator: int | hal.Generator | None = None,
+    ) -> None:  # fmt: skip
+        self.weights = np.asarray(weights, np.float64)
+        if self.weights.ndim != 1 or not self.weights.sum() > 0 or (self.weights < 0).any():
+            raise ValueError("WeightedRandomSampler needs weights of 0 or more, with at least one above, in a sequence")
+        super().__init__(self.weights, replacement, num_samples, generator)
+        if not replacement and num_samples > np.count_nonzero(self.weights):
+            raise ValueError(
+                f"WeightedRandomSampler without replacement cannot draw {num_samples} of the "
+                f"{np.count_nonzero(self.weights)} items that have a weight"
+            )
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The indices of the pass with this number."""
+        count = self.num_samples if self.replacement else len(self.weights)
+        unit = (_philox(self.seed, epoch).random_raw(count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        if self.replacement:
+            edges = np.cumsum(self.weights)
+            return np.searchsorted(edges, unit * edges[-1], side="right").astype(np.int64)
+        with np.errstate(divide="ignore"):
+            arrival = -np.log1p(-unit) / self.weights  # the first of exponential races, with these speeds
+        return np.argsort(np.where(self.weights > 0, arrival, np.inf), kind="stable")[: self.num_samples]
 
 
 class BatchSampler(Sampler[list[int]]):
