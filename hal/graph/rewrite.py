@@ -36,9 +36,11 @@ def optimized(graph: Graph, exact: bool, policy: str, owners: Sequence[int] | No
     graph = simplified(graph, exact)
     graph = own_memory(graph, range(len(graph.outputs)) if owners is None else owners)
     if policy != "follow":
-        from hal.schedule import place  # places graphs, and is needed for other policies only
+        from hal.schedule.placing import is_tight, placed  # the scheduler reads graphs, and is needed for `auto` only
 
-        graph = place(graph, policy)
+        graph = placed(graph)
+        if is_tight(graph):  # in another order it might not fit
+            return graph
     for rewrite in GROUPINGS:
         graph = rewrite(graph)
     return graph
