@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import hal
-from hal import ops
+from hal import dispatch, ops
 from hal.errors import DataError
 from hal.op import Array
 from hal.tensor import Tensor
@@ -18,21 +18,13 @@ from nn.activations import ReLU
 from nn.batchnorm import BatchNorm1d, BatchNorm2d
 from nn.containers import Sequential
 from nn.convolution import Conv2d
-from nn.dropout import Dropout
 from nn.linear import Identity, Linear
 from nn.module import Module
-from nn.pooling import MaxPool2d
-from nn.shaping import Flatten
 
 LARGEST = 127  # of the integers, on both sides of zero
 UNUSED = 2.0**-10  # the scale where all is zero: fine enough that a bias is still told in sums
-PASSED_ON = (
-    ReLU,
-    MaxPool2d,
-    Flatten,
-    Dropout,
-    Identity,
-)  # what these do, they do to integers as to what they stand for
+KEPT = ("relu", "max_pool2d", "reshape")  # ops that do to integers what they do to the numbers these stand for
+PRODUCTS = ("linear", "conv2d")
 Layer = Linear | Conv2d
 _FORWARDS = (Linear.forward, Conv2d.forward)  # a subclass with another may compute something else
 
@@ -142,8 +134,8 @@ def quantize(model: Module, calibration_data: Iterable[Any]) -> Module:
 
     Linear and Conv2d layers get int8 weights, with one scale for each output, and take int8 activations, with one scale
     for all, from the largest magnitude that the calibration data brings there; sums are int32. Batch norms that follow
-    such a layer are folded into its weights. In a Sequential, activations stay int8 from one such layer to the next
-    through ReLU, MaxPool2d, Flatten and Dropout. All other layers stay as they are, in float32.
+    such a layer are folded into its weights. Where nothing but such layers takes a result, directly or through relu,
+    max_pool2d and flatten, it stays int8. All else, such as the sum of a residual connection, is in float32 as before.
 
     Args:
         model: it stays as it is. The copy is on its device, and in eval mode.
@@ -174,20 +166,24 @@ def quantize(model: Module, calibration_data: Iterable[Any]) -> Module:
         for layer, norm in _followed(copy, first):
             _fold(layer, norm)
             copy = _replaced(copy, norm, Identity())
+        handed = _handed_on(copy, first)
         largest = _largest(copy, chain([first], batches))
-    made: dict[Module, _Quantized] = {}
-    for layer, magnitude in largest.items():
-        if isinstance(layer, Conv2d):
-            if _padding(layer) is None:
-                continue
-            made[layer] = QuantizedConv2d(layer, magnitude)
-        else:
-            made[layer] = QuantizedLinear(layer, magnitude)
-        copy = _replaced(copy, layer, made[layer])
+    for receivers, _ in handed.values():  # whoever takes the same integers reads them with the same scale
+        shared = max(largest[r] for r in receivers)
+        largest.update(dict.fromkeys(receivers, shared))
+    made = {layer: _made(layer, magnitude) for layer, magnitude in largest.items()}
+    for layer, (receivers, relu) in handed.items():
+        made[layer].hand_on(made[receivers[0]].input_scale, relu)
+    for layer, quantized in made.items():
+        copy = _replaced(copy, layer, quantized)
     for module in copy.modules():
-        if isinstance(module, Sequential) and type(module).forward is Sequential.forward:
-            _link(module)
+        if isinstance(module, Sequential):
+            _drop_relus(module)
     return copy.eval()
+
+
+def _made(layer: Layer, magnitude: float) -> _Quantized:
+    return QuantizedConv2d(layer, magnitude) if isinstance(layer, Conv2d) else QuantizedLinear(layer, magnitude)
 
 
 def _inputs(data: Iterable[Any]) -> Iterator[Tensor]:
@@ -196,7 +192,8 @@ def _inputs(data: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _layers(model: Module) -> list[Layer]:
-    return [m for m in model.modules() if isinstance(m, (Linear, Conv2d)) and type(m).forward in _FORWARDS]
+    plain = [m for m in model.modules() if isinstance(m, (Linear, Conv2d)) and type(m).forward in _FORWARDS]
+    return [m for m in plain if isinstance(m, Linear) or _padding(m) is not None]
 
 
 def _on_device_of(model: Module, x: Tensor) -> Tensor:
@@ -265,20 +262,59 @@ def _largest(model: Module, batches: Iterable[Tensor]) -> dict[Layer, float]:
     return found
 
 
-def _link(sequence: Sequential) -> None:
-    """Let activations stay integers between the quantized layers of a sequence."""
-    before: _Quantized | None = None
-    between: list[str] = []
+def _handed_on(model: Module, x: Tensor) -> dict[Layer, tuple[list[Layer], bool]]:
+    """Layers whose results can stay integers: nothing but other layers takes them, directly or through `KEPT` ops.
+
+    Each with those layers, and whether a relu comes first; found by running the model.
+    """
+    called: list[Module] = []
+    handles = [layer.register_forward_pre_hook(lambda layer, args: called.append(layer)) for layer in _layers(model)]
+    calls: list[tuple[Any, tuple[Tensor, ...], tuple[Tensor, ...]]] = []  # kept, so that ids stay their own
+
+    def note(op: Any, inputs: tuple[Tensor, ...], settings: Any, results: tuple[Tensor, ...]) -> None:
+        calls.append((op, inputs, results))
+
+    with dispatch.watching(note):
+        output = model(_on_device_of(model, x))
+    for handle in handles:
+        handle.remove()
+    by_weight = {id(layer.weight): layer for layer in _layers(model) if called.count(layer) == 1}
+    takers: dict[int, list[tuple[Any, tuple[Tensor, ...], tuple[Tensor, ...]]]] = {}
+    for call in calls:
+        for tensor in call[1]:
+            takers.setdefault(id(tensor), []).append(call)
+    found: dict[Layer, tuple[list[Layer], bool]] = {}
+    for op, inputs, results in calls:
+        layer = by_weight.get(id(inputs[1])) if op.name in PRODUCTS else None
+        if layer is None or layer in found:
+            continue
+        receivers: list[Layer] | None = []
+        waiting, first = [results[0]], takers.get(id(results[0]), [])
+        while waiting and receivers is not None:
+            tensor = waiting.pop()
+            taken = takers.get(id(tensor), [])
+            if not taken or tensor is output:
+                receivers = None  # a result of the model
+                break
+            for other, given, made in taken:
+                receiver = by_weight.get(id(given[1])) if other.name in PRODUCTS and given[0] is tensor else None
+                if receiver is not None:
+                    receivers.append(receiver)
+                elif other.name in KEPT:
+                    waiting.append(made[0])
+                else:
+                    receivers = None
+                    break
+        if receivers:
+            found[layer] = receivers, all(other.name == "relu" for other, _, _ in first)
+    return found
+
+
+def _drop_relus(sequence: Sequential) -> None:
+    """Leave out each relu that the layer right before it makes as it cuts off its integers at zero."""
+    before: Module | None = None
     for name, part in list(sequence.named_children()):
-        if isinstance(part, _Quantized):
-            if before is not None:
-                first = next((n for n in between if not isinstance(getattr(sequence, n), Identity)), "")
-                relu = bool(first) and isinstance(getattr(sequence, first), ReLU)
-                before.hand_on(part.input_scale, relu)
-                if relu:
-                    setattr(sequence, first, Identity())
-            before, between = part, []
-        elif isinstance(part, PASSED_ON):
-            between.append(name)
-        else:
-            before, between = None, []
+        if isinstance(part, ReLU) and isinstance(before, _Quantized) and before.low == 0:
+            setattr(sequence, name, Identity())
+        elif not isinstance(part, Identity):
+            before = part

@@ -31,7 +31,7 @@ def call(
         if recorder is not None:
             asked = describe(chip.machine, setting.passes, op, specs, outs, settings)
             if asked is not None:
-                recorder.note(chip.machine, asked, buffers, result if isinstance(result, tuple) else (result,))
+                recorder.note(chip.machine, op.name, asked, buffers, result if isinstance(result, tuple) else (result,))
         return result
 
     return recorded

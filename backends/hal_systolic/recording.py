@@ -45,9 +45,11 @@ class Recorder:
             weakref.finalize(root, self._keys.pop, place, None).atexit = False  # the id may be given to another
         return Operand(key, int(array.nbytes))
 
-    def note(self, machine: Machine, asked: Product | Steps, inputs: Sequence[Array], results: Sequence[Array]) -> None:
-        """Add what a kernel asked, with its operands."""
-        layer = current_scope()
+    def note(
+        self, machine: Machine, op: str, asked: Product | Steps, inputs: Sequence[Array], results: Sequence[Array]
+    ) -> None:
+        """Add what the kernel of an op asked, with its operands; what has no scope is called by its op."""
+        layer = current_scope() or op
         with self._lock:
             works = self.works.setdefault(machine, [])
             read = [self.operand(x) for x in inputs]
@@ -69,7 +71,9 @@ class Recorder:
         if array.nbytes < SMALLEST_TRANSFER:
             return
         with self._lock:
-            self.works.setdefault(machine, []).append(Transfer(self.operand(array), to_device, current_scope()))
+            self.works.setdefault(machine, []).append(
+                Transfer(self.operand(array), to_device, current_scope() or "copies")
+            )
 
     def finished(self, machine: Machine) -> list[Work]:
         """What ran on a machine, with operands marked that are weights: stationary sides that nothing here wrote."""

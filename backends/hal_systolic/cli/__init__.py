@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = ("compat", "presets")
+COMMANDS = ("compat", "model", "presets")
 
 
 class _Commands(click.Group):
@@ -20,6 +20,13 @@ class _Commands(click.Group):
             return None
         found: click.Command = getattr(importlib.import_module(f"hal_systolic.cli.{cmd_name}"), cmd_name)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command, or `model` before what is none."""
+        named = args[0] in COMMANDS or args[0].startswith("-")
+        return super().resolve_command(ctx, args if named else ["model", *args])
 
 
 @click.group(cls=_Commands, short_help="Simulate a systolic-array accelerator.")
