@@ -31,6 +31,7 @@ class Dialect:
         float64, float16: what a source that uses the type begins with, before all else.
         half: functions that read and write float16.
         first: what every source begins with.
+        inlined: instead of built-in functions that are calls on some device, what its compiler makes instructions of.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Dialect:
     float16: str
     half: str
     first: str = ""
+    inlined: tuple[str, str] = ("", "")  # for float, and what sources with double need besides
 
     def prelude(self, text: str) -> str:
         """What a source must begin with whose kernels, and the functions that they call, are `text`."""
@@ -54,6 +56,9 @@ class Dialect:
             for name, meaning in self.types.items()
             if name in text or name in ("u16", "i32", "u32", "f32", "u8", "i64")
         ]
+        if any(name in text for name in _INLINED_NAMES):
+            single, double = self.inlined
+            parts.append(single.replace("{double}", double if "f64" in text else ""))
         if "b8" in text:
             parts.append(_BOOL)
         if "bf16" in text:
@@ -74,6 +79,24 @@ HAL_FUNCTION void hal_store_bf16(HAL_GLOBAL bf16 *p, f32 x) {
   *p = x != x ? (bf16)0x7fc0 : (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 """
+
+# PoCL's own are calls for one number each: `rint` takes 150 times as long as the instruction.
+_INLINED_NAMES = ("fabs", "floor", "ceil", "trunc", "rint", "sqrt")
+_INLINED = (
+    """#if defined(__clang__) && (defined(__x86_64__) || defined(__aarch64__))
+#if __has_builtin(__builtin_elementwise_abs)
+#define fabs __builtin_elementwise_abs
+#define floor __builtin_elementwise_floor
+#define ceil __builtin_elementwise_ceil
+#define trunc __builtin_elementwise_trunc
+#define rint __builtin_elementwise_roundeven
+f32 __attribute__((overloadable)) hal_sqrt(f32 x) { return __builtin_sqrtf(x); }
+{double}#define sqrt hal_sqrt
+#endif
+#endif
+""",
+    "f64 __attribute__((overloadable)) hal_sqrt(f64 x) { return __builtin_sqrt(x); }\n",
+)
 
 OPENCL = Dialect(
     "OpenCL C",
@@ -115,6 +138,7 @@ OPENCL = Dialect(
 HAL_FUNCTION void hal_store_f16(HAL_GLOBAL f16 *p, f32 x) { vstore_half_rte(x, 0, p); }
 """,
     first="#pragma OPENCL FP_CONTRACT ON\n",
+    inlined=_INLINED,
 )
 
 CUDA = Dialect(

@@ -62,15 +62,22 @@ HAL_FUNCTION f32 hal_log_f32(f32 x) {
 }
 """
 
+# The size of x with the sign of y, without a comparison: nested ones keep PoCL's compiler from making vectors.
+_SIGNED_F32 = """
+HAL_FUNCTION f32 hal_signed_f32(f32 x, f32 y) {
+    return hal_float_f32(hal_bits_f32(x) | (hal_bits_f32(y) & (i32)0x80000000));
+}
+"""
+
 # tanh: a polynomial near zero, else 1 - 2 / (exp(2 |x|) + 1).
 _TANH_F32 = """
 HAL_FUNCTION f32 hal_tanh_f32(f32 x) {
     const f32 size = fabs(x);
     const f32 z = x * x;
     const f32 near = ((((-5.70498872745e-3f * z + 2.06390887954e-2f) * z - 5.37397155531e-2f) * z
-        + 1.33314422036e-1f) * z - 3.33332819422e-1f) * z * x + x;
+        + 1.33314422036e-1f) * z - 3.33332819422e-1f) * z * size + size;
     const f32 far = 1.0f - 2.0f / (hal_exp_f32(2.0f * size) + 1.0f);
-    return size < 0.625f ? near : x < 0.0f ? -far : x != x ? x : far;
+    return hal_signed_f32(size < 0.625f ? near : far, x);
 }
 """  # coefficients: S. L. Moshier, Cephes, tanhf
 
@@ -78,11 +85,11 @@ _ERF_F32 = f"""
 HAL_FUNCTION f32 hal_erf_f32(f32 x) {{
     const f32 size = fabs(x) > 10.1f ? 10.1f : fabs(x);
     const f32 z = x * x;
-    const f32 near = x * {_polynomial("z", ERF[dtypes.float32], "f")};
+    const f32 near = size * {_polynomial("z", ERF[dtypes.float32], "f")};
     const f32 s = (size - 3.0f) / (size + 3.0f);
     const f32 far = 1.0f - hal_exp_f32(-size * size) * ({_polynomial("s", ERFC[dtypes.float32], "f")}
         / (1.0f + 2.0f * size));
-    return size < 1.0f ? near : x < 0.0f ? -far : x != x ? x : far;
+    return hal_signed_f32(size < 1.0f ? near : far, x);
 }}
 """
 
@@ -157,7 +164,7 @@ HAL_FUNCTION {t} hal_pow_{t}({t} a, {t} b) {{
 
 def _sources() -> dict[str, str]:
     """The source of each function, by name."""
-    texts = [_EXP_F32, _LOG_F32, _TANH_F32, _ERF_F32, _BUILT_IN, _ODD]
+    texts = [_EXP_F32, _LOG_F32, _SIGNED_F32, _TANH_F32, _ERF_F32, _BUILT_IN, _ODD]
     for bits in (8, 16, 32, 64):
         wide = f"u{max(bits, 32)}"
         minus = f"if (b == -1) return (i{bits})(0 - ({wide})a);"
