@@ -9,7 +9,7 @@ from hal.plugin import ConfigError
 from hal_systolic.config import ACCUMULATOR_BYTES, WEIGHT_BYTES, Machine
 from hal_systolic.work import Matmul, Operand
 
-STREAM_SHARE = 3 / 8  # of a buffer that tensors pass through in slices; the rest is for those that stay
+STREAM_SHARE = 1 / 4  # of a buffer that tensors pass through in slices; the rest is for those that stay
 SLOTS = 6  # two for each of the three operands of a product
 
 

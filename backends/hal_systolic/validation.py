@@ -68,13 +68,13 @@ def _memories(m: Machine) -> Iterator[str]:
             f"the accumulators ({m.acc.nbytes} bytes) hold no two rows of {m.cols * m.arrays} sums of 4 bytes: "
             f"acc.nbytes must be {need} or more, one row to write and one to read"
         )
-    store, label = (m.weight.nbytes // 4, "weight") if m.weight.nbytes else (m.act.nbytes // 16, "act")
+    store, label = (m.weight.nbytes // 4, "weight") if m.weight.nbytes else (m.act.nbytes // 24, "act")
     if not m.weight_fifo_tiles and store < tile:
-        need = 4 * tile if m.weight.nbytes else 16 * tile
+        need = 4 * tile if m.weight.nbytes else 24 * tile
         yield (
             f"a weight tile of {m.rows} x {m.cols * m.arrays} x {element} B = {tile} bytes is larger than its buffer: "
             f"{label} lends {store} bytes to each of two tiles, so {label}.nbytes must be {need} or more"
         )
     row = max(m.rows, m.cols * m.arrays) * 4
-    if m.act.nbytes < 64 * row:
-        yield f"act ({m.act.nbytes} bytes) is too small for tiles of a few rows: {64 * row} bytes or more are needed"
+    if m.act.nbytes < 96 * row:
+        yield f"act ({m.act.nbytes} bytes) is too small for tiles of a few rows: {96 * row} bytes or more are needed"

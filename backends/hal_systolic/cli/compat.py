@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -36,7 +37,7 @@ def compat(table: Path, out: Path | None, as_json: bool) -> None:
             write(rows, file)
         click.echo(f"{len(rows)} layers written to {out}", err=True)
     elif not as_json:
-        write(rows, click.get_text_stream("stdout"))
+        write(rows, sys.stdout)
 
 
 def counted(table: Path) -> Iterator[dict[str, Any]]:
