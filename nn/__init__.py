@@ -1,18 +1,25 @@
 """Layers, losses, optimizers and data, with torch's names, defaults and state dictionaries; on any device of hal."""
 
 import importlib
+import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
 from hal import source
 
 if TYPE_CHECKING:
-    from nn import data, fitting, models  # noqa: F401
+    from nn import amp, data, fitting, models  # noqa: F401
     from nn.everything import *  # noqa: F403
     from nn.fitting import fit  # noqa: F401
 
 # What brings threads, archives and the network is imported when it is asked for.
-ON_FIRST_USE = {"data": "nn.data", "fit": "nn.fitting:fit", "fitting": "nn.fitting", "models": "nn.models"}
+ON_FIRST_USE = {
+    "amp": "nn.amp",
+    "data": "nn.data",
+    "fit": "nn.fitting:fit",
+    "fitting": "nn.fitting",
+    "models": "nn.models",
+}
 
 source.INTERNAL.add("nn")  # reports name the user's line, not one of ours
 
@@ -25,6 +32,8 @@ def __getattr__(name: str) -> Any:
         return getattr(found, attribute) if attribute else found
     if name.startswith("__") and name != "__all__":
         raise AttributeError(f"module 'nn' has no attribute {name!r}")
+    if importlib.util.find_spec(f"nn.{name}") is not None:  # a file imports another: not all of them
+        return importlib.import_module(f"nn.{name}")
     everything = importlib.import_module("nn.everything")
     offered = {known: getattr(everything, known) for known in everything.__all__}
     globals().update(offered, __all__=everything.__all__)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from math import sqrt
 from typing import Any
 
+import numpy as np
+
 import hal
 from hal import ops
 from hal.creation import DeviceLike
@@ -15,6 +17,7 @@ from nn import functional as F
 from nn import init
 from nn.module import Module
 from nn.parameter import Parameter
+from nn.utils.rnn import PackedSequence, pad_packed_sequence, repack
 
 States = tuple[Tensor, ...]
 
@@ -76,13 +79,20 @@ class _Recurrent(Module):
     def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
         raise NotImplementedError
 
-    def _over_time(self, steps: list[Tensor], state: States, end: str, layer: int) -> tuple[list[Tensor], States]:
-        """One layer in one direction: its outputs in the order of the input, and its last state."""
+    def _over_time(
+        self, steps: list[Tensor], alive: list[Tensor | None], state: States, end: str, layer: int
+    ) -> tuple[list[Tensor], States]:
+        """One layer in one direction: its outputs in the order of the input, and its last state.
+
+        `alive` says for each step which sequences have it; None if all do. The others keep their state.
+        """
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
         weights = tuple(getattr(self, f"{name}_l{layer}{end}") for name in names)
         outs = []
-        for x in reversed(steps) if end else steps:
-            state = self._step(x, state, weights)
+        pairs = list(zip(steps, alive, strict=True))
+        for x, here in reversed(pairs) if end else pairs:
+            new = self._step(x, state, weights)
+            state = new if here is None else tuple(ops.where(here, a, b) for a, b in zip(new, state, strict=True))
             outs.append(state[0])
         return outs[::-1] if end else outs, state
 
@@ -98,7 +108,13 @@ class _Recurrent(Module):
                 raise ShapeError(f"{who} needs initial states {wanted}, got {state.shape}")
         return [tuple(state[i] for state in given) for i in range(runs)]
 
-    def _run(self, input: Tensor, given: States | None) -> tuple[Tensor, States]:
+    def _run(self, input: Tensor | PackedSequence, given: States | None) -> tuple[Any, States]:
+        if isinstance(input, PackedSequence):
+            padded, lengths = pad_packed_sequence(input)
+            rest = lengths.numpy()[None, :, None] > np.arange(padded.shape[0])[:, None, None]
+            alive = [None if mask.all() else hal.tensor(mask, device=padded.device) for mask in rest]
+            output, final = self._over_layers(padded, given, alive)
+            return repack(output, input), final
         if input.ndim not in (2, 3) or input.shape[-1] != self.input_size:
             layout = "(batch, time, features)" if self.batch_first else "(time, batch, features)"
             raise ShapeError(
@@ -112,24 +128,28 @@ class _Recurrent(Module):
             raise ShapeError(
                 f"{type(self).__name__} needs at least one step of time, got an input of shape {input.shape}"
             )
+        output, final = self._over_layers(x, given, [None] * x.shape[0])
+        if single:
+            return output.squeeze(1), tuple(state.squeeze(1) for state in final)
+        return (output.transpose(0, 1) if self.batch_first else output), final
+
+    def _over_layers(self, x: Tensor, given: States | None, alive: list[Tensor | None]) -> tuple[Tensor, States]:
+        """All layers over (time, batch, features)."""
         begin = self._begin(x, given)
         steps = [x[t] for t in range(x.shape[0])]
         last: list[States] = []
         for layer in range(self.num_layers):
             if layer and self.dropout and self.training:
                 steps = list(F.dropout(ops.stack(*steps, axis=0), self.dropout))
-            outs, state = self._over_time(steps, begin[len(last)], "", layer)
+            outs, state = self._over_time(steps, alive, begin[len(last)], "", layer)
             last.append(state)
             if self.bidirectional:
-                backward, state = self._over_time(steps, begin[len(last)], "_reverse", layer)
+                backward, state = self._over_time(steps, alive, begin[len(last)], "_reverse", layer)
                 last.append(state)
                 outs = [ops.concat(a, b, axis=-1) for a, b in zip(outs, backward, strict=True)]
             steps = outs
         output = ops.stack(*steps, axis=0)
-        final = tuple(ops.stack(*parts, axis=0) for parts in zip(*last, strict=True))
-        if single:
-            return output.squeeze(1), tuple(state.squeeze(1) for state in final)
-        return (output.transpose(0, 1) if self.batch_first else output), final
+        return output, tuple(ops.stack(*parts, axis=0) for parts in zip(*last, strict=True))
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
@@ -146,6 +166,8 @@ class RNN(_Recurrent):
         batch_first: inputs and outputs are (batch, time, features).
         dropout: between the layers, in training.
         bidirectional: a second run from the end to the beginning, whose outputs are put beside those of the first.
+
+    The input may be a `nn.utils.rnn.PackedSequence`, and the outputs are then packed in the same way.
 
     Source: torch.nn.RNN.
     """
@@ -165,7 +187,7 @@ class RNN(_Recurrent):
     def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
         return (ops.rnn_cell(x, *state, *weights, nonlinearity=self.nonlinearity),)
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         output, (h,) = self._run(input, None if hx is None else (hx,))
         return output, h
 
@@ -181,7 +203,7 @@ class GRU(_Recurrent):
     def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
         return (ops.gru_cell(x, *state, *weights),)
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         output, (h,) = self._run(input, None if hx is None else (hx,))
         return output, h
 
@@ -197,6 +219,8 @@ class LSTM(_Recurrent):
     def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
         return ops.lstm_cell(x, *state, *weights)
 
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(
+        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Any, tuple[Tensor, Tensor]]:
         output, (h, c) = self._run(input, hx)
         return output, (h, c)

@@ -1,4 +1,4 @@
-"""Helpers around parameters: all of them as one vector, and gradients kept from growing too large."""
+"""All parameters as one vector, and gradients kept from growing too large."""
 
 from __future__ import annotations
 
