@@ -18,6 +18,7 @@ from hal.config import cache_dir
 from hal.device import Device
 from hal.dtypes import DType
 from hal.errors import ConfigError, DeviceError, DTypeError, OutOfMemoryError
+from hal.graph.graph import Graph, Group, Node, Value
 from hal.op import Array, Op, Tolerance
 from hal.schedule.speed import Link, Speed
 from hal.scope import current_scope, listening
@@ -26,15 +27,15 @@ from hal.spec import Spec
 if TYPE_CHECKING:
     import click
 
-    from hal.graph.graph import Group, Rewrite
+    from hal.graph.graph import Rewrite
     from hal.graph.plan import Plan
     from hal.testing.case import Level
 
 __all__ = [
     "API_VERSION", "Array", "Backend", "Buffer", "ConfigError", "DType", "DTypeError", "Device", "DeviceError",
-    "Kernel", "Kernels", "Link", "Op", "OutOfMemoryError", "Spec", "Speed", "Tolerance", "Unavailable",
-    "blas_threads", "cache_dir", "current_scope", "dtypes", "hookimpl", "listening", "on_one_blas_thread",
-    "one_blas_thread",
+    "Graph", "Group", "Kernel", "Kernels", "Link", "Node", "Op", "OutOfMemoryError", "Spec", "Speed", "Tolerance",
+    "Unavailable", "Value", "blas_threads", "cache_dir", "current_scope", "dtypes", "hookimpl", "listening",
+    "on_one_blas_thread", "one_blas_thread",
 ]  # fmt: skip
 
 API_VERSION = 1

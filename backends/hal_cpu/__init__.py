@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hal.plugin import Array, Backend, Device, Kernel, Kernels, Op, Spec, hookimpl
+from hal.plugin import Array, Backend, Device, Group, Kernel, Kernels, Op, Spec, hookimpl
 
 BLAS_WAKES = 9_000  # operations from which OpenBLAS wakes its threads, for some of its functions
 WORTH_WAKING = 30_000_000  # operations from which that pays
@@ -54,6 +54,16 @@ class Cpu(Backend):
 
     def write(self, buffer: Array, value: Array, spec: Spec) -> None:
         np.copyto(buffer, value)
+
+    def fuse(self, group: Group, device: Device) -> Callable[..., tuple[Array, ...]] | None:
+        from hal_cpu.fusion import fused
+
+        return fused(self, group)
+
+    def reserve(self, nbytes: int, device: Device) -> Callable[[int, Spec, Array], Array]:
+        from hal_cpu.arena import arena
+
+        return arena(nbytes)
 
     def shares(self, buffer: Array, other: Array) -> bool:
         base = buffer.base

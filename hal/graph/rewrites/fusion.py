@@ -13,20 +13,23 @@ from hal.graph.rewrites.updates import grouped
 from hal.plugin import Backend
 
 
+_PATIENCE = 1000  # units looked at before a join is given up, so that large graphs take no longer for each node
+
+
 class _Unit:
     """What runs at one time: a node, or a group of them.
 
     Attributes:
         members: its nodes.
-        first, last: their lowest and highest position in the graph.
+        last: the highest position of one in the graph.
         before: the units whose results it takes.
     """
 
-    __slots__ = ("before", "first", "last", "members")
+    __slots__ = ("before", "last", "members")
 
     def __init__(self, node: Node, position: int, before: set[_Unit]) -> None:
         self.members = [node]
-        self.first = self.last = position
+        self.last = position
         self.before = before
 
 
@@ -66,7 +69,7 @@ def _joined(node: Node, position: int, before: set[_Unit]) -> _Unit | None:
         if not _may_fuse(member) or member.device is not node.device or member.outputs[0].spec.shape != shape:
             continue
         others = before - {unit}
-        if not _depends(others, unit):
+        if not _may_depend(others, unit):
             unit.members.append(node)
             unit.last = position
             unit.before |= others
@@ -74,17 +77,17 @@ def _joined(node: Node, position: int, before: set[_Unit]) -> _Unit | None:
     return None
 
 
-def _depends(units: Iterable[_Unit], on: _Unit) -> bool:
-    """Whether any of the units needs, directly or not, what `on` computes."""
+def _may_depend(units: Iterable[_Unit], on: _Unit) -> bool:
+    """Whether any of the units needs, directly or not, what `on` computes; also true where that takes long to tell."""
     seen: set[_Unit] = set()
-    waiting = [u for u in units if u.last > on.first]
+    waiting = list(units)
     while waiting:
         unit = waiting.pop()
-        if unit is on:
+        if unit is on or len(seen) > _PATIENCE:
             return True
         if unit not in seen:
             seen.add(unit)
-            waiting += [u for u in unit.before if u.last > on.first]
+            waiting += unit.before
     return False
 
 
@@ -109,7 +112,7 @@ def _in_order(units: list[_Unit], needed: set[Value]) -> list[Node]:
             if unit in done:
                 waiting.pop()
             elif missing:
-                waiting += sorted(missing, key=lambda u: -u.first)
+                waiting += sorted(missing, key=lambda u: -u.last)
             else:
                 waiting.pop()
                 done.add(unit)
