@@ -13,6 +13,7 @@ from hal_systolic.config import Machine
 from hal_systolic.numerics import Numerics, Passes
 
 Precision = Literal["default", "high", "highest"]
+ALL = 1 << 62
 PASSES: dict[str, Passes] = {"default": 1, "high": 3, "highest": 6}
 PRODUCTS_INSIDE = (
     "attention", "attention_gradient", "einsum", "gru_cell", "lstm_cell", "rnn_cell", "tensordot",
@@ -55,7 +56,8 @@ def precision(passes: Precision | None = None, exact: bool | None = None) -> Ite
 
 def numerics_of(machine: Machine) -> Numerics:
     """How the array of a machine multiplies and adds at the moment."""
-    return _numerics(machine.rows, machine.acc_group, machine.ftz, setting.passes, setting.exact)
+    rows = ALL if machine.dataflow == "os" else machine.rows  # there, sums stay in their cells until they are whole
+    return _numerics(rows, machine.acc_group, machine.ftz, setting.passes, setting.exact)
 
 
 _numerics = lru_cache(maxsize=64)(Numerics)

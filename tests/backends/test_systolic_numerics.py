@@ -8,6 +8,8 @@ import pytest
 
 from hal import blas
 from hal.op import Array
+from hal_systolic import PRESETS, pe, precision
+from hal_systolic.accuracy import numerics_of
 from hal_systolic.numerics import Numerics, accumulate, integer_product
 from hal_systolic.rounding import flush, rounded, split
 
@@ -89,6 +91,22 @@ def test_exact_sums_run_down_the_rows(m: int, k: int, n: int, rows: int, group: 
     a, b = (rounded(rng.normal(size=s).astype(np.float32)) for s in ((m, k), (k, n)))
     got = Numerics(rows, group, exact=True).float_product(a, b)
     np.testing.assert_array_equal(got.view(np.uint32), down_the_rows(a, b, rows, group).view(np.uint32))
+
+
+@pytest.mark.parametrize("dataflow", ["ws", "is", "os"])
+@pytest.mark.parametrize("seed", range(4))
+def test_exact_sums_have_the_bits_of_every_register(dataflow: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    m, k, n, rows, cols = (int(x) for x in rng.integers(1, [12, 30, 12, 9, 9]))
+    a, b = (rounded(rng.normal(size=s).astype(np.float32)) for s in ((m, k), (k, n)))
+    machine = PRESETS["tpu-v2-core"].override(rows=rows, cols=cols, dataflow=dataflow)
+    registers = pe.matmul(a, b, rows, cols, dataflow=dataflow, buffers=1 + seed % 2).out
+    with precision(exact=True):
+        got = numerics_of(machine).float_product(a, b)
+    np.testing.assert_array_equal(got.view(np.uint32), registers.view(np.uint32))
+    whole = [rng.integers(-128, 128, s) for s in ((m, k), (k, n))]
+    registers = pe.matmul(*(x.astype(np.int32) for x in whole), rows, cols, dataflow=dataflow).out
+    np.testing.assert_array_equal(integer_product(*(x.astype(np.int8) for x in whole)), registers)
 
 
 def test_a_product_adds_to_what_is_there() -> None:
