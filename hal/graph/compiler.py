@@ -29,7 +29,7 @@ from hal.recording import Node as Recorded
 from hal.recording import mode, no_grad
 from hal.source import user_line
 from hal.spec import Spec
-from hal.tensor import Origin, Tensor
+from hal.tensor import Origin, Storage, Tensor
 from hal.transfer import upload
 
 MOST_PLANS = 64
@@ -85,6 +85,10 @@ class Entry:
             if old not in self.plan.in_place
             for source in [found.sources[found.graph.inputs.index(old)]]
         ]
+        self.holders: dict[Storage, list[Tensor]] = {}  # who would keep a buffer that was replaced
+        for tensor, storage, _ in found.tensors:
+            if tensor.parent is None:
+                self.holders.setdefault(storage, []).append(tensor)
         self.touched = [
             source.storage
             for old in self.plan.in_place
@@ -141,6 +145,8 @@ class Entry:
             else:
                 storage.buffer = buffer
                 storage.generation += 1
+                for tensor in self.holders.get(storage, ()):
+                    tensor.refresh()
             storage.version += 1
             return
         if isinstance(source, Argument):
