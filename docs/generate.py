@@ -109,6 +109,7 @@ NN = [
     "nn.optim",
     "nn.optim.lr_scheduler",
     "nn.optim.swa_utils",
+    "nn.amp",
     "nn.fitting",
     "nn.metrics",
     "nn.models",

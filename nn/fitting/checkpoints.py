@@ -54,6 +54,8 @@ class Checkpoints(Callback):
 def _kept(fit: Fit) -> dict[str, Any]:
     """What has a state of its own, by name."""
     found = {"model": fit.model, "optimizer": fit.optimizer, "schedule": fit.schedule, "average": fit.average}
+    if fit.scaler.is_enabled():
+        found["scaler"] = fit.scaler
     return {name: value for name, value in found.items() if value is not None}
 
 

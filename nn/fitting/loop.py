@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import hal
+from hal.dtypes import DType
 from hal.errors import HalError, SettingError
 from hal.tensor import Tensor
+from nn.amp import GradScaler
 from nn.data import DataLoader
 from nn.fitting.callback import Callback, Logs
 from nn.fitting.history import History, Row
@@ -52,8 +54,8 @@ class Fit:
         self, model: Module, optimizer: Optimizer, loss: Loss, train: Iterable[Any], *, epochs: int,
         validation: Iterable[Any] | None, metrics: Mapping[str, Metric], schedule: Any, schedule_every: str,
         accumulate: int, clip_norm: float | None, penalty: Callable[[Module], Tensor] | None,
-        average: AveragedModel | None, callbacks: Sequence[Callback], monitor: str | None, mode: str, device: Any,
-        quiet: bool,
+        average: AveragedModel | None, precision: DType | None, callbacks: Sequence[Callback], monitor: str | None,
+        mode: str, device: Any, quiet: bool,
     ) -> None:  # fmt: skip
         for name, value in (("epochs", epochs), ("accumulate", accumulate)):
             if value < 1:
@@ -75,6 +77,8 @@ class Fit:
         )
         self.epochs, self.schedule, self.schedule_every = epochs, schedule, schedule_every
         self.accumulate, self.clip_norm, self.penalty, self.average = accumulate, clip_norm, penalty, average
+        self.precision = precision
+        self.scaler = GradScaler(enabled=precision is hal.float16)
         self.monitor = monitor or ("loss" if validation is None else "val_loss")
         self.mode = mode
         self.callbacks = list(callbacks)
@@ -151,10 +155,11 @@ class Fit:
     def _batch(self, batch: Any, last: bool) -> None:
         """Forward, backward, and a step of the optimizer where enough batches have been seen."""
         self.inputs, targets = _parts(batch, self.device)
-        outputs = self.model(self.inputs)
-        loss = self.loss_fn(outputs, targets)
+        with hal.autocast(dtype=self.precision or hal.bfloat16, enabled=self.precision is not None):
+            outputs = self.model(self.inputs)
+            loss = self.loss_fn(outputs, targets)
         whole = loss if self.penalty is None else loss + self.penalty(self.model)
-        (whole / self.accumulate if self.accumulate > 1 else whole).backward()
+        self.scaler.scale(whole / self.accumulate if self.accumulate > 1 else whole).backward()
         self.loss = loss.detach()
         self.batches += 1
         self.items += _length(targets)
@@ -168,8 +173,10 @@ class Fit:
     def _step(self) -> None:
         if self.clip_norm is not None:
             params = [p for group in self.optimizer.param_groups for p in group["params"]]
+            self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(params, self.clip_norm)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.steps += 1
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -222,6 +229,7 @@ def fit(
     validation: Iterable[Any] | None = None, metrics: Mapping[str, Metric] | None = None, schedule: Any = None,
     schedule_every: str = "epoch", accumulate: int = 1, clip_norm: float | None = None,
     penalty: Callable[[Module], Tensor] | None = None, average: AveragedModel | None = None,
+    precision: DType | None = None,
     callbacks: Sequence[Callback] = (), monitor: str | None = None, mode: str = "min", out: str | Path | None = None,
     every: int | None = None, resume: bool = False, device: Any = None, quiet: bool = False,
 ) -> History:  # fmt: skip
@@ -241,6 +249,8 @@ def fit(
         clip_norm: the largest norm of all gradients together.
         penalty: added to the loss for the gradient, such as `lambda model: 1e-5 * l1_penalty(model.parameters())`.
         average: an `AveragedModel`, updated after each step, and validated in place of the model.
+        precision: `hal.bfloat16` or `hal.float16`: the forward pass runs under `hal.autocast`, and for float16 the loss
+            is scaled.
         monitor, mode: which figure tells the best epoch, and whether it is the smallest ("min") or the largest.
         out: a folder for checkpoints, `history.json`, `history.csv` and `curves.svg`: `last.safetensors` after each
             epoch, `best.safetensors`, and with `every` also after that many steps.
@@ -267,7 +277,7 @@ def fit(
     return Fit(
         model, optimizer, loss, train, epochs=epochs, validation=validation, metrics=metrics or {}, schedule=schedule,
         schedule_every=schedule_every, accumulate=accumulate, clip_norm=clip_norm, penalty=penalty, average=average,
-        callbacks=given, monitor=monitor, mode=mode, device=device, quiet=quiet,
+        precision=precision, callbacks=given, monitor=monitor, mode=mode, device=device, quiet=quiet,
     ).run()  # fmt: skip
 
 

@@ -191,6 +191,16 @@ def test_clipping_penalties_and_averages_are_applied() -> None:
     assert weights(average.module) != weights(net)
 
 
+@pytest.mark.parametrize("precision", [hal.bfloat16, hal.float16], ids=str)
+def test_a_lower_precision_comes_to_nearly_the_same_and_is_resumed(tmp_path: Path, precision: Any) -> None:
+    plain, mixed = run(made(), epochs=4), run(made(), epochs=4, precision=precision, clip_norm=5.0)
+    np.testing.assert_allclose(mixed["loss"], plain["loss"], rtol=0.1)
+    assert mixed["loss"] != plain["loss"]
+    for epochs in (2, 4):
+        again = run(made(), epochs=epochs, precision=precision, clip_norm=5.0, out=tmp_path, resume=True)
+    assert again["loss"] == mixed["loss"]
+
+
 def test_penalties() -> None:
     p, q = nn.Parameter(hal.tensor([1.0, -2.0])), nn.Parameter(hal.tensor(3.0))
     assert nn.utils.l1_penalty([p, q]).item() == 6
