@@ -18,6 +18,8 @@ from hal_opencl.memory import Memory, Pool
 from hal_opencl.programs import Programs
 
 REMEMBERED = 512  # launches whose events are kept, to find the one that failed
+PATTERNS = (1, 2, 4, 8, 16)  # bytes that the driver can fill memory with
+KEPT = 1 << 16  # bytes up to which what is uploaded is copied once more, so that the queue need not be waited for
 SPARE = 0.9  # of the device's memory: the rest is the driver's
 
 
@@ -75,8 +77,15 @@ class Runtime:
         buffer = self.empty(spec.shape, spec.dtype, "a tensor from the host")
         if array.size:
             source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            data = buffer.memory.data
             with self.guarded("a copy from the host"):
-                cl.enqueue_copy(self.queue, buffer.memory.data, source, is_blocking=True)
+                if source.nbytes in PATTERNS:  # the driver keeps these itself: there is nothing to wait for
+                    cl.enqueue_fill_buffer(self.queue, data, source, 0, source.nbytes)
+                elif source.nbytes <= KEPT:
+                    event = cl.enqueue_copy(self.queue, data, source.copy(), is_blocking=False)
+                    self.events.append((event, "a copy from the host"))  # which keeps the copy alive
+                else:
+                    cl.enqueue_copy(self.queue, data, source, is_blocking=True)
         return buffer
 
     def download(self, buffer: Buffer) -> Array:
