@@ -15,9 +15,10 @@ from hal.abstract import StaleBackend
 from hal.decision import Decision, Settings, decision_for, decisions
 from hal.device import Device
 from hal.dtypes import with_scalar
-from hal.errors import DeviceError, HalError, OutOfMemoryError, SettingError
+from hal.errors import DeviceError, GraphError, HalError, OutOfMemoryError, SettingError
+from hal.graph.graph import Value
 from hal.inplace import assign, check_target, fit, saved_contents
-from hal.interop import as_operand
+from hal.interop import MADE_IN_A_TRACE, as_operand
 from hal.op import Op
 from hal.placement import constant, onto_one_device, scalars
 from hal.recording import mode, record
@@ -184,6 +185,8 @@ def run_into(targets: tuple[Tensor, ...], op: Op, args: tuple[Any, ...], setting
 
 
 def _kernel_failed(op: Op, device: Device, args: tuple[Tensor, ...], settings: Settings, error: Exception) -> Exception:
+    if any(type(x._buffer) is Value for x in args):
+        return GraphError(f"{op.name} was given a tensor that has no contents: it was {MADE_IN_A_TRACE}")
     took = ", ".join([repr(x.spec) for x in args] + [f"{k}={v!r}" for k, v in settings.items()])
     if isinstance(error, MemoryError):
         return OutOfMemoryError(

@@ -9,12 +9,16 @@ import numpy as np
 from hal import dtypes, report, tracing
 from hal.abstract import ABSTRACT, StaleBackend
 from hal.device import Device
-from hal.errors import CopyError, DeviceError, DTypeError, GradientError
+from hal.errors import CopyError, DeviceError, DTypeError, GradientError, GraphError
+from hal.graph.graph import Value
 from hal.op import Array
 from hal.spec import Spec
 
 if TYPE_CHECKING:
     from hal.tensor import Tensor
+
+
+MADE_IN_A_TRACE = "made while a function was traced; return it from the compiled function"
 
 
 def host_array(x: Tensor, who: str) -> Array:
@@ -39,6 +43,8 @@ def host_array(x: Tensor, who: str) -> Array:
         else:
             x = known
     buffer = x.buffer
+    if type(buffer) is Value:
+        raise GraphError(f"{who} needs the contents of a tensor that has none: it was {MADE_IN_A_TRACE}")
     if not backend.host_memory:
         report.note_sync(who, x.device, x.spec.nbytes)
     else:

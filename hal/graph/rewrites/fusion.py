@@ -12,7 +12,6 @@ from hal.graph.graph import Graph, Group, Node, Value
 from hal.graph.rewrites.updates import grouped
 from hal.plugin import Backend
 
-
 _PATIENCE = 1000  # units looked at before a join is given up, so that large graphs take no longer for each node
 
 

@@ -1,0 +1,411 @@
+"""hal.compile: when it traces and when it replays, what stays as it was, what it refuses, and what a failure leaves."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hal
+import nn
+from hal import ops, tracing
+from hal.errors import DeviceError, GradientError, GraphError
+from hal.graph.compiler import Compiled
+from hal.op import Op
+from hal.testing.fake import Fake
+from nn import functional as F
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAL_BACKEND", "cpu")
+
+
+def counts(compiled: Compiled) -> tuple[int, int]:
+    return compiled.counters.traces, compiled.counters.replays
+
+
+# When it traces.
+
+
+def test_one_trace_for_each_kind_of_arguments() -> None:
+    @hal.compile
+    def f(x: hal.Tensor, n: float = 1, *, flag: bool = False) -> hal.Tensor:
+        return -(x * n) if flag else x * n
+
+    x = hal.arange(4.0)
+    assert f(x).tolist() == f(x + 0).tolist() == [0, 1, 2, 3]
+    assert counts(f) == (1, 1)
+    assert f(x, 2).tolist() == [0, 2, 4, 6]
+    assert f(x, 2.0).tolist() == [0, 2, 4, 6]  # 2.0 is another kind of number than 2
+    assert f(x, 2, flag=True).tolist() == [0, -2, -4, -6]
+    assert f(hal.arange(3.0), 2).tolist() == [0, 2, 4]
+    assert f(x.to(hal.float64), 2).dtype is hal.float64
+    assert counts(f) == (6, 1)
+    assert f(x, 2).tolist() == [0, 2, 4, 6]
+    assert counts(f) == (6, 2)
+
+
+def test_a_last_smaller_batch_gets_a_plan_of_its_own_and_the_first_is_kept() -> None:
+    f = hal.compile(lambda x: x.sum())
+    for n in (8, 8, 3, 8, 3):
+        assert f(hal.ones(n)).item() == n
+    assert counts(f) == (2, 3)
+
+
+def test_the_number_of_plans_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hal.graph.compiler.MOST_PLANS", 3)
+    f = hal.compile(lambda x: x + 1)
+    for n in range(6):
+        f(hal.ones(n))
+    assert len(f.plans) == 3
+    assert f.counters.dropped == 3
+
+
+def test_training_and_eval_mode_have_plans_of_their_own() -> None:
+    net = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3))
+    compiled = hal.compile(net)
+    x = hal.randn(4, 3)
+    compiled(x)
+    net.eval()
+    np.testing.assert_array_equal(compiled(x).detach().numpy(), net(x).detach().numpy())
+    net.train()
+    compiled(x)
+    assert counts(compiled) == (2, 1)
+
+
+def test_gradients_on_and_off_have_plans_of_their_own() -> None:
+    layer = nn.Linear(2, 2)
+    f = hal.compile(layer)
+    x = hal.ones(1, 2)
+    assert f(x).requires_grad
+    with hal.no_grad():
+        assert not f(x).requires_grad
+    assert f.counters.traces == 2
+
+
+def test_a_parameter_that_got_other_memory_or_was_frozen_is_noticed() -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    f = hal.compile(layer)
+    x = hal.ones(1, 2)
+    f(x)
+    layer.weight.data = hal.zeros(2, 2)
+    assert f(x).tolist() == [[0, 0]]
+    layer.weight.requires_grad = False
+    assert not f(x).requires_grad
+    layer.double()
+    assert f(x.double()).dtype is hal.float64
+
+
+def test_new_contents_of_a_parameter_are_seen() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    f = hal.compile(layer)
+    x = hal.ones(1, 2)
+    f(x)
+    layer.load_state_dict({"weight": hal.tensor([[3.0, 4.0]])})
+    assert f(x).tolist() == [[7.0]]
+    assert f.counters.traces == 1
+
+
+def test_one_tensor_given_twice() -> None:
+    f = hal.compile(lambda a, b: (a.add_(1), b * 2)[1])
+    x = hal.ones(2)
+    assert f(x, x).tolist() == [4, 4]
+    y, z = hal.ones(2), hal.ones(2)
+    assert f(y, z).tolist() == [2, 2]
+    assert (x.tolist(), y.tolist(), z.tolist()) == ([2, 2], [2, 2], [1, 1])
+
+
+def test_containers_go_in_and_out() -> None:
+    @hal.compile
+    def f(batch: dict[str, Any], pair: tuple[hal.Tensor, hal.Tensor]) -> dict[str, Any]:
+        return {"sum": batch["x"] + pair[0], "rest": [pair[1], (batch["n"], None)], "top": ops.topk(pair[1], k=1)}
+
+    x, y = hal.arange(3.0), hal.ones(3)
+    for _ in range(2):
+        got = f({"x": x, "n": 5}, (y, x))
+        assert got["sum"].tolist() == [1, 2, 3]
+        assert got["rest"][0] is x
+        assert got["rest"][1] == (5, None)
+        assert got["top"][0].tolist() == [2]
+
+
+def test_modules_compile_themselves() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    x = hal.randn(5, 3)
+    want = net(x).tolist()
+    net.compile()
+    assert net(x).tolist() == net(x).tolist() == want
+    assert isinstance(net._compiled, Compiled)
+    assert counts(net._compiled) == (1, 1)
+    assert list(net.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert copy.deepcopy(net)(x).tolist() == want
+
+
+def test_a_compiled_module_is_still_the_module() -> None:
+    net = nn.Linear(3, 2)
+    compiled = hal.compile(net)
+    assert compiled.weight is net.weight
+    assert [p.shape for p in compiled.parameters()] == [(2, 3), (2,)]
+    compiled.eval()
+    assert not net.training
+
+
+def test_compiled_functions_call_each_other_and_methods_work() -> None:
+    inner = hal.compile(lambda x: x * 2)
+
+    class Thing:
+        scale = 3.0
+
+        @hal.compile
+        def scaled(self, x: hal.Tensor) -> hal.Tensor:
+            return inner(x) * self.scale
+
+    assert Thing().scaled(hal.ones(2)).tolist() == [6, 6]
+    assert counts(inner) == (0, 0)
+
+
+# Effects.
+
+
+def test_in_place_changes_reach_arguments_state_and_views() -> None:
+    total = hal.zeros(3)
+    part = total[1:]
+
+    @hal.compile
+    def f(x: hal.Tensor) -> None:
+        total.add_(x)
+        part.mul_(2)
+        x[0] = 7
+
+    data = hal.ones(2, 3)
+    for i in range(2):
+        f(data[i])  # a view: the change is one of `data`
+    assert total.tolist() == [2, 6, 6]
+    assert part.tolist() == [6, 6]
+    assert data.tolist() == [[7, 1, 1], [7, 1, 1]]
+
+
+def test_swapping_two_states() -> None:
+    a, b = hal.zeros(2), hal.ones(2)
+
+    @hal.compile
+    def swap() -> None:
+        old = a.clone()
+        a.copy_(b)
+        b.copy_(old)
+
+    for want in ([1, 1], [0, 0], [1, 1]):
+        swap()
+        assert a.tolist() == want
+        assert b.tolist() == [1 - n for n in want]
+
+
+def test_results_have_memory_of_their_own() -> None:
+    state = hal.zeros(2)
+
+    @hal.compile
+    def f(x: hal.Tensor) -> tuple[hal.Tensor, ...]:
+        before = state.clone()
+        state.add_(1)
+        return before, x * 2, x * 2, hal.ones(2)
+
+    x = hal.ones(2)
+    first = f(x)
+    second = f(x)
+    assert [t.tolist() for t in first] == [[0, 0], [2, 2], [2, 2], [1, 1]]
+    assert second[0].tolist() == [1, 1]
+    for t in second:
+        t.fill_(9)
+    assert [t.tolist() for t in first] == [[0, 0], [2, 2], [2, 2], [1, 1]]
+    assert [t.tolist() for t in f(x)] == [[2, 2], [2, 2], [2, 2], [1, 1]]
+    assert state.tolist() == [3, 3]
+
+
+def test_gradients_add_up_and_are_forgotten_as_eagerly() -> None:
+    w = hal.tensor([2.0], requires_grad=True)
+
+    def step(x: hal.Tensor) -> None:
+        (w * x).sum().backward()
+
+    compiled = hal.compile(step)
+    for n in (1.0, 2.0, 3.0):
+        compiled(hal.tensor([n]))
+    assert w.grad is not None
+    assert w.grad.tolist() == [6]
+    w.grad = None
+    compiled(hal.tensor([5.0]))
+    assert w.grad is not None
+    assert w.grad.tolist() == [5]
+    assert counts(compiled) == (2, 2)  # with a gradient to add to, and without
+
+
+def test_random_numbers_go_on_from_call_to_call() -> None:
+    def draw() -> tuple[hal.Tensor, hal.Tensor]:
+        return hal.rand(3), hal.randn(2)
+
+    compiled = hal.compile(draw)
+    hal.manual_seed(1)
+    want = [t.tolist() for _ in range(3) for t in draw()] + hal.rand(2).tolist()
+    hal.manual_seed(1)
+    assert [t.tolist() for _ in range(3) for t in compiled()] + hal.rand(2).tolist() == want
+
+
+def test_numbers_that_change_with_every_call() -> None:
+    rate = [1.0]
+    seen: list[float] = []
+
+    @hal.compile
+    def f(x: hal.Tensor) -> hal.Tensor:
+        tracing.on_success(lambda: seen.append(rate[0]))
+        return x * tracing.number(lambda: rate[0], hal.float32, x.device)
+
+    for value in (1.0, 2.0, 3.0):
+        rate[0] = value
+        assert f(hal.ones(1)).item() == value
+    assert seen == [1, 2, 3]
+    assert f.counters.traces == 1
+
+
+def test_threads_take_turns() -> None:
+    f = hal.compile(lambda x: ((x * 2).tanh() + x).sum())
+    want = f(hal.ones(100)).item()
+    got: list[float] = []
+
+    def work() -> None:
+        got.extend(f(hal.ones(100)).item() for _ in range(20))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert got == [want] * 80
+
+
+# What it refuses.
+
+
+def test_looking_at_contents_names_the_line() -> None:
+    def f(x: hal.Tensor) -> hal.Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+    with pytest.raises(GraphError, match=r"bool\(\) needs the contents.*test_compile.py:\d+.*hal.where"):
+        hal.compile(f)(hal.ones(2))
+    line = f.__code__.co_firstlineno + 1
+    with pytest.raises(GraphError, match=f":{line}"):
+        hal.compile(f)(hal.ones(2))
+    for look in (lambda x: x.item(), lambda x: x.numpy(), lambda x: float(x), lambda x: x.tolist(), repr):
+        with pytest.raises(GraphError, match="while"):
+            hal.compile(lambda x, look=look: look(x * 1))(hal.ones(1))
+
+
+def test_what_was_made_in_a_trace_is_of_no_use_outside() -> None:
+    kept: list[hal.Tensor] = []
+    f = hal.compile(lambda x: kept.append(x * 2))
+    f(hal.ones(2))
+    with pytest.raises(GraphError, match="made while a function was traced"):
+        kept[0].tolist()
+    with pytest.raises(GraphError, match=r"add .*made while a function was traced"):
+        kept[0] + 1
+
+
+def test_a_failed_trace_leaves_everything_as_it_was() -> None:
+    layer = nn.Linear(2, 2)
+    before = layer.weight.tolist()
+    layer.weight.grad = hal.ones(2, 2)
+
+    @hal.compile
+    def f(x: hal.Tensor) -> None:
+        layer.weight.grad = None
+        layer(x).sum().backward()
+        with hal.no_grad():
+            layer.weight.sub_(1)
+        x.sum().item()
+
+    with pytest.raises(GraphError):
+        f(hal.ones(1, 2))
+    assert layer.weight.tolist() == before
+    assert layer.weight.grad.tolist() == [[1, 1], [1, 1]]
+    assert tracing.tracer is None
+    layer(hal.ones(1, 2)).sum().backward()
+
+
+def test_arguments_that_cannot_be_compared() -> None:
+    with pytest.raises(GraphError, match="ndarray"):
+        hal.compile(lambda x: x)(np.ones(2))
+    with pytest.raises(GraphError, match="policy"):
+        hal.compile(lambda x: x, policy="best")
+
+
+def test_second_derivatives_through_a_plan() -> None:
+    x = hal.ones(2, requires_grad=True)
+    y = hal.compile(lambda x: (x * x * x).sum())(x)
+    with pytest.raises(GradientError, match="gradients of its gradients"):
+        hal.grad(y, x, create_graph=True)
+    whole = hal.compile(lambda x: hal.grad(hal.grad((x * x * x).sum(), x, create_graph=True)[0].sum(), x)[0])
+    assert whole(x).tolist() == [6, 6]
+
+
+# What a failure leaves.
+
+
+class Breaking(Fake):
+    """A device on which the kernel of one op can be made to fail."""
+
+    broken = ""
+
+    def prepare(self, op: Op, kernel: Any, specs: Any, outs: Any, settings: Any) -> Any:
+        run = super().prepare(op, kernel, specs, outs, settings)
+
+        def guarded(*buffers: Any, **given: Any) -> Any:
+            if op.name == self.broken:
+                raise ValueError("the chip melted")
+            return run(*buffers, **given)
+
+        return guarded
+
+
+@pytest.mark.parametrize("broken", ["linear", "where", "adam_step"])
+@pytest.mark.parametrize("calls", [0, 2])
+def test_a_failing_kernel_changes_no_state_and_says_where(broken: str, calls: int) -> None:
+    with Breaking("melting").registered() as backend:
+        device = hal.device("melting")
+        hal.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).to(device)
+        optimizer = nn.optim.Adam(net.parameters())
+
+        def step(x: hal.Tensor, y: hal.Tensor) -> hal.Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(F.dropout(x, 0.2)), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        compiled = hal.compile(step)
+        x, y = hal.randn(5, 3, device=device), hal.randint(0, 2, (5,), device=device)
+        for _ in range(calls):
+            compiled(x, y)
+
+        def everything() -> list[Any]:
+            kept = optimizer.state_dict()["state"].values()
+            return [
+                [t.tolist() for t in net.state_dict().values()], hal.get_rng_state().tolist(),
+                [{k: v.tolist() for k, v in s.items()} for s in kept],
+                [None if p.grad is None else p.grad.tolist() for p in net.parameters()],
+            ]  # fmt: skip
+
+        before = everything()
+        backend.broken = broken
+        with pytest.raises(DeviceError, match=rf"{broken} on melting, called at .*test_compile.py:\d+.*melted"):
+            compiled(x, y)
+        after = everything()
+        if calls == 0:  # the optimizer has made its state, of zeros
+            before, after = before[:2], after[:2]
+        assert after == before
+        backend.broken = ""
+        compiled(x, y)
+        assert everything()[0] != before[0]
