@@ -40,6 +40,9 @@ def _correlate(x: Array, weight: Array, bias: Array | None, groups: int, windows
     places = prod(windows.out)
     if out.size == 0:
         return
+    if terms == 0:  # no channels come in
+        out[...] = 0 if bias is None else bias.reshape(made, 1, 1)
+        return
     rows = np.ascontiguousarray(weight).reshape(groups, made // groups, terms)
     added = None if bias is None else bias.reshape(groups, made // groups, 1)
     merge = places < _FEW_PLACES and images > 1

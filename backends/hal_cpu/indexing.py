@@ -180,7 +180,7 @@ def put(x: Array, indices: Array, values: Array, *, axis: int, out: Array | None
     if out is not None and np.may_share_memory(out, values):
         values = values.copy()
     target = _target(x, out)
-    index: tuple[Any, ...] = (*(np.s_[:],) * (axis % x.ndim), np.ascontiguousarray(indices))
+    index: tuple[Any, ...] = (*(np.s_[:],) * (axis % x.ndim), np.asarray(indices, order="C"))
     try:
         target[index] = values
     except IndexError:

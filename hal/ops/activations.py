@@ -229,5 +229,6 @@ softsign    = _activation("softsign", lambda x: x / (1 + np.abs(x)), _softsign_g
 tanhshrink  = _activation("tanhshrink", lambda x: x - np.tanh(x),
                           lambda g, y, x: g * ops.square(x - y),
                           decompose=lambda x: x - ops.tanh(x), flops=11,
-                          tolerance=in_norm(8), doc="x - tanh(x).")
+                          tolerance=in_norm(8), magnitude=lambda x: np.abs(x[np.isfinite(x)]).max(initial=0.0),
+                          doc="x - tanh(x).")
 # fmt: on

@@ -192,6 +192,19 @@ def _reference_gradient(
     )
 
 
+@quiet
+def _magnitude_of_gradient(
+    g: Array, out: Array, q: Array, k: Array, v: Array, mask: Array | None = None, *,
+    causal: bool = False, scale: float | None = None,
+) -> float:  # fmt: skip
+    """Of the gradients by queries and keys if the differences in them were sums: where they cancel, rounding stays."""
+    p, factor = _reference_probabilities(q, k, mask, causal, scale)
+    g, out, q, k, v = (np.abs(x) for x in (g, out, q, k, v))
+    slope = p * (np.matmul(g, np.swapaxes(v, -1, -2)) + np.sum(g * out, axis=-1, keepdims=True)) * abs(factor)
+    both = (np.matmul(slope, k), np.matmul(np.swapaxes(slope, -1, -2), q))
+    return max(float(np.max(x, initial=0)) for x in both)
+
+
 # Samples and costs.
 
 
@@ -274,5 +287,6 @@ attention_gradient = Op(
     "attention_gradient", _infer_gradient, _reference_gradient, _samples_of_gradient, None, _decompose_gradient,
     _cost_of_gradient, "contraction", _promote_gradient,
     tolerance=in_norm(64, "the forward pass twice over, and differences of terms as large as the gradient"),
+    magnitude=_magnitude_of_gradient,
     doc="The gradients of attention by queries, keys and values, from that of its result: (g, out, q, k, v, mask?).",
 )  # fmt: skip

@@ -230,6 +230,7 @@ def elementwise(
     wide: bool = True,
     flops: int = 1,
     tolerance: Tolerance | None = None,
+    magnitude: Callable[..., float] | None = None,
     no_gradient: str = "",
     host_only: str = "",
     doc: str = "",
@@ -255,6 +256,7 @@ def elementwise(
         wide: whether the decomposition of half-precision inputs computes in float32 and rounds once at the end.
         flops: operations per element.
         tolerance: default: the OpenCL table's entry for `name`.
+        magnitude: as in the record.
     """
     arity = function.nin if isinstance(function, np.ufunc) else _positional(function)
     names = ("x",) if arity == 1 else ("a", "b", "c")[:arity]
@@ -282,7 +284,8 @@ def elementwise(
         _elementwise_samples(sampled or kinds, domains, wholes, special, variants, extra),
         _with_unbroadcast(gradient) if gradient is not None else None,
         in_float32(decompose) if wide and decompose is not None else decompose, cost, "elementwise",
-        promote=promote, no_gradient=no_gradient, host_only=host_only, tolerance=tolerance or opencl(name), doc=doc,
+        promote=promote, no_gradient=no_gradient, host_only=host_only, tolerance=tolerance or opencl(name),
+        magnitude=magnitude, doc=doc,
     )  # fmt: skip
 
 

@@ -182,6 +182,16 @@ def stated_by(device: Device, op: Op, specs: tuple[Spec, ...], settings: dict[st
     return None if decision.how == "fallback" else device.backend.tolerance(op, decision.specs[0].dtype)
 
 
+@lru_cache(maxsize=4096)
+def states_its_own(op: Op, device: Device, specs: tuple[Spec, ...], settings: tuple[tuple[str, Any], ...]) -> bool:
+    """Whether the device states an accuracy of its own for an op, or for one of those that it decomposes it into."""
+    decision = decision_for(op, device, specs, dict(settings))
+    if decision.how != "decomposed":
+        return stated_by(device, op, specs, dict(settings)) is not None
+    parts = calls_of(op, specs, dict(settings))
+    return any(states_its_own(p.op, device, p.inputs, tuple(p.settings.items())) for p in parts)
+
+
 def how_it_ran(device: Device, call: Call, counted: report.Report) -> tuple[Status, str, str]:
     """How the device ran a call that it decided on before: status, why not natively, and what is wrong about it."""
     decision = decision_for(call.op, device, call.promoted, call.settings)
