@@ -77,6 +77,9 @@ from nn.lazy import (
     LazyConvTranspose1d,
     LazyConvTranspose2d,
     LazyConvTranspose3d,
+    LazyInstanceNorm1d,
+    LazyInstanceNorm2d,
+    LazyInstanceNorm3d,
     LazyLinear,
     LazyModuleMixin,
 )
@@ -133,6 +136,7 @@ from nn.pooling import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
+from nn.positions import RotaryPositions, SinusoidalPositions
 from nn.quantization import QuantizedConv2d, QuantizedLinear, quantize
 from nn.recurrent import GRU, LSTM, RNN
 from nn.recurrent_cells import GRUCell, LSTMCell, RNNCell
@@ -249,6 +253,9 @@ __all__ = [
     "LazyConvTranspose1d",
     "LazyConvTranspose2d",
     "LazyConvTranspose3d",
+    "LazyInstanceNorm1d",
+    "LazyInstanceNorm2d",
+    "LazyInstanceNorm3d",
     "LazyLinear",
     "LazyModuleMixin",
     "LeakyReLU",
@@ -294,9 +301,11 @@ __all__ = [
     "ReplicationPad1d",
     "ReplicationPad2d",
     "ReplicationPad3d",
+    "RotaryPositions",
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SinusoidalPositions",
     "SmoothL1Loss",
     "SoftMarginLoss",
     "Softmax",

@@ -9,7 +9,15 @@ from hal import tracing
 from hal.creation import DeviceLike
 from hal.errors import SettingError, ShapeError
 from hal.tensor import Tensor
-from nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, _BatchNorm
+from nn.batchnorm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    _Norm,
+)
 from nn.convolution import (
     Conv1d,
     Conv2d,
@@ -193,14 +201,16 @@ class LazyConvTranspose3d(_LazyTransposed, ConvTranspose3d):
     cls_to_become = ConvTranspose3d
 
 
-class _LazyBatchNorm(LazyModuleMixin, _BatchNorm):
-    """A batch norm whose `num_features` is the number of channels of the first input."""
+class _LazyNorm(LazyModuleMixin, _Norm):
+    """A norm whose `num_features` is the number of channels of the first input."""
+
+    _channel_axis = 1
 
     def __init__(
-        self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True, track_running_stats: bool = True,
-        device: DeviceLike = None, dtype: Any = None, *, bias: bool = True,
+        self, eps: float, momentum: float | None, affine: bool, track_running_stats: bool, device: DeviceLike,
+        dtype: Any, bias: bool,
     ) -> None:  # fmt: skip
-        super().__init__(0, eps, momentum, False, False)
+        super().__init__(0, eps, momentum, False, False, device, dtype, bias=bias)
         self.affine = affine
         self.track_running_stats = track_running_stats
         if affine:
@@ -220,13 +230,33 @@ class _LazyBatchNorm(LazyModuleMixin, _BatchNorm):
     def initialize_parameters(self, input: Tensor) -> None:
         """Take `num_features` from the input."""
         self._check_input(input)
-        self.num_features = input.shape[1]
+        self.num_features = input.shape[self._channel_axis]
         fresh = self.has_uninitialized_params()
         for tensor in (self.weight, self.bias, self.running_mean, self.running_var):
             if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
                 tensor.materialize((self.num_features,))
         if fresh:
             self.reset_parameters()
+
+
+class _LazyBatchNorm(_LazyNorm):
+    def __init__(
+        self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True, track_running_stats: bool = True,
+        device: DeviceLike = None, dtype: Any = None, *, bias: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(eps, momentum, affine, track_running_stats, device, dtype, bias)
+
+
+class _LazyInstanceNorm(_LazyNorm):
+    @property
+    def _channel_axis(self) -> int:  # type: ignore[override]  # from the end: there may be no batch
+        return 1 - max(self.axes)
+
+    def __init__(
+        self, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True, track_running_stats: bool = True,
+        device: DeviceLike = None, dtype: Any = None, *, bias: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(eps, momentum, affine, track_running_stats, device, dtype, bias)
 
 
 class LazyBatchNorm1d(_LazyBatchNorm, BatchNorm1d):
@@ -245,3 +275,21 @@ class LazyBatchNorm3d(_LazyBatchNorm, BatchNorm3d):
     """A `BatchNorm3d` whose `num_features` is taken from the first input. Source: torch.nn.LazyBatchNorm3d."""
 
     cls_to_become = BatchNorm3d
+
+
+class LazyInstanceNorm1d(_LazyInstanceNorm, InstanceNorm1d):
+    """An `InstanceNorm1d` whose `num_features` is taken from the first input. Source: torch.nn.LazyInstanceNorm1d."""
+
+    cls_to_become = InstanceNorm1d
+
+
+class LazyInstanceNorm2d(_LazyInstanceNorm, InstanceNorm2d):
+    """An `InstanceNorm2d` whose `num_features` is taken from the first input. Source: torch.nn.LazyInstanceNorm2d."""
+
+    cls_to_become = InstanceNorm2d
+
+
+class LazyInstanceNorm3d(_LazyInstanceNorm, InstanceNorm3d):
+    """An `InstanceNorm3d` whose `num_features` is taken from the first input. Source: torch.nn.LazyInstanceNorm3d."""
+
+    cls_to_become = InstanceNorm3d

@@ -46,5 +46,5 @@ def gumbel_softmax(logits: Tensor, tau: float = 1.0, hard: bool = False, eps: fl
     best = ops.argmax(soft.detach(), axis=dim, keepdims=True)
     axis = dim % logits.ndim
     place = hal.arange(logits.shape[axis], device=logits.device)
-    place = ops.reshape(place, shape=tuple(-1 if i == axis else 1 for i in range(logits.ndim)))
+    place = ops.reshape(place, shape=tuple(n if i == axis else 1 for i, n in enumerate(logits.shape)))
     return ops.cast(ops.equal(place, best), dtype=soft.dtype) - soft.detach() + soft

@@ -59,6 +59,21 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("pad", (X, (-X.shape[-1], 2, 3, -1)), {"mode": "replicate"}),
     ("pad", (X, (2, 1, 1, 3)), {"mode": "circular"}),
     ("pixel_shuffle", (X, 2), {}),
+    ("channel_shuffle", (X, 2), {}),
+    ("interpolate", (X,), {"size": (3, 9), "mode": "bilinear", "antialias": True}),
+    ("interpolate", (X,), {"size": (3, 9), "mode": "bicubic", "antialias": True}),
+    ("unfold", (X, 2), {}),
+    ("fold", (draw(2, 12, 12), (4, 5), 2), {}),
+    ("lp_pool2d", (X, 2.0, 2), {}),
+    ("max_pool2d", (X, 3, 2, 1, 1, True), {}),
+    ("pairwise_distance", (draw(4, 3), draw(4, 3)), {"keepdim": True}),
+    ("cosine_similarity", (draw(4, 3, 2), draw(3, 2)), {"dim": -1}),
+    ("pdist", (draw(5, 3),), {}),
+    ("pdist", (draw(5, 3), 1.0), {}),
+    ("embedding_bag", (np.array([[1, 0], [2, 2]]), draw(3, 4)), {}),
+    ("rrelu", (X, 0.1, 0.3), {}),
+    ("affine_grid", (draw(2, 2, 3), (2, 3, 4, 5)), {"align_corners": False}),
+    ("affine_grid", (draw(2, 3, 4), (2, 3, 4, 5, 2)), {"align_corners": True}),
     ("embedding", (np.array([[1, 0], [2, 2]]), draw(3, 4)), {}),
     ("one_hot", (np.array([[1, 0], [2, 2]]), 5), {}),
     ("one_hot", (np.array([[1, 0], [2, 2]]),), {}),
@@ -72,6 +87,20 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("gelu", (X,), {"approximate": "tanh"}),
 ]
 # fmt: on
+
+
+GRIDS = (
+    RNG.uniform(-1.4, 1.4, (2, 3, 4, 2)).astype(np.float32),
+    RNG.uniform(-1.4, 1.4, (2, 2, 3, 2, 3)).astype(np.float32),
+)
+CALLS += [
+    ("grid_sample", (image, grid), {"mode": mode, "padding_mode": padding, "align_corners": corners})
+    for image, grid in ((X, GRIDS[0]), (draw(2, 2, 3, 4, 5), GRIDS[1]))
+    for mode in ("bilinear", "bicubic")
+    for padding in ("zeros", "border", "reflection")
+    for corners in (False, True)
+    if mode == "bilinear" or image is X
+]
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
@@ -180,6 +209,61 @@ def test_running_statistics_move_in_place() -> None:
     np.testing.assert_allclose(var.numpy(), (1 + X.var((0, 2, 3), ddof=1)) / 2, rtol=1e-4)
 
 
+def test_upsample_is_interpolate() -> None:
+    x = hal.tensor(X)
+    assert F.upsample(x, scale_factor=2).tolist() == F.interpolate(x, scale_factor=2).tolist()
+
+
+def test_nearest_samples_of_a_grid(torch: ModuleType) -> None:
+    for padding in ("zeros", "border", "reflection"):
+        want = torch.nn.functional.grid_sample(torch.tensor(X), torch.tensor(GRIDS[0]), "nearest", padding, False)
+        got = F.grid_sample(hal.tensor(X), hal.tensor(GRIDS[0]), "nearest", padding, False)
+        np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-6)
+
+
+# Chance.
+
+
+def test_rrelu_draws_slopes() -> None:
+    hal.manual_seed(0)
+    y = F.rrelu(-hal.ones(1000), 0.1, 0.5, training=True).numpy()
+    assert -0.5 <= y.min() < -0.45
+    assert -0.15 < y.max() <= -0.1
+    assert abs(y.mean() + 0.3) < 0.02
+    assert F.rrelu(hal.ones(3), training=True).tolist() == [1, 1, 1]
+
+
+def test_gumbel_softmax_draws_as_often_as_the_logits_say() -> None:
+    hal.manual_seed(0)
+    logits = hal.tensor([[0.0, 1.0, 2.0]]).requires_grad_()
+    many = hal.concat([logits] * 4000, axis=0)
+    hard = F.gumbel_softmax(many, tau=0.5, hard=True)
+    assert set(np.unique(hard.detach().numpy())) == {0, 1}
+    np.testing.assert_allclose(hard.detach().numpy().mean(0), np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum(), atol=0.03)
+    (hard * hal.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert logits.grad is not None
+    assert np.isfinite(logits.grad.numpy()).all()
+    assert np.abs(logits.grad.numpy()).max() > 1
+    soft = F.gumbel_softmax(many, tau=5.0, dim=1)
+    np.testing.assert_allclose(soft.detach().numpy().sum(1), 1, rtol=1e-5)
+
+
+def test_feature_alpha_dropout_drops_whole_channels() -> None:
+    hal.manual_seed(0)
+    y = F.feature_alpha_dropout(hal.ones(8, 16, 3, 3), 0.5, training=True).numpy().reshape(128, -1)
+    assert (y == y[:, :1]).all()
+    assert len(np.unique(y)) == 2
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu", "selu", "celu", "hardtanh", "rrelu"])
+def test_names_with_an_underscore_work_in_place(name: str) -> None:
+    x = hal.tensor(draw(3, 4))
+    want = getattr(F, name)(x).tolist()
+    assert getattr(F, f"{name}_")(x) is x
+    assert x.tolist() == want
+    assert F.threshold_(hal.tensor([0.1, 2.0]), 1.0, 5.0).tolist() == [5.0, 2.0]
+
+
 # What is refused.
 
 ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -204,6 +288,35 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: F.batch_norm(hal.zeros(1, 5), None, None, training=True), ValueError, "more than one value per channel"),
     (lambda: F.batch_norm(hal.zeros(2, 5), None, None), ValueError, "running_mean and running_var"),
     (lambda: F.dropout(hal.zeros(3), 1.5), TypeError, "between 0 and 1, got 1.5"),
+    (lambda: F.interpolate(hal.zeros(1, 1, 4, 4)), TypeError, "either size= or scale_factor="),
+    (lambda: F.interpolate(hal.zeros(1, 1, 4, 4), 2, mode="cubic"), TypeError, "nearest.*got 'cubic'"),
+    (lambda: F.interpolate(hal.zeros(1, 1, 4, 4), 2, mode="linear"), ValueError, r"for \(1,\) spatial axes, got shape"),
+    (
+        lambda: F.interpolate(hal.zeros(1, 1, 4), 2, align_corners=True),
+        TypeError,
+        "align_corners= for linear and cubic",
+    ),
+    (lambda: F.interpolate(hal.zeros(1, 1, 4), scale_factor=0.1), ValueError, "leaves nothing of shape"),
+    (lambda: F.unfold(hal.zeros(1, 1, 4, 4), 5), ValueError, "does not fit"),
+    (lambda: F.unfold(hal.zeros(1, 1, 4, 4), 2, stride=0), TypeError, "stride= of 1 or more"),
+    (lambda: F.fold(hal.zeros(1, 5, 9), 4, 2), ValueError, r"columns \(N, C x 4, 9\), got \(1, 5, 9\)"),
+    (
+        lambda: F.max_unpool2d(hal.zeros(1, 1, 2, 2), hal.zeros(1, 1, 2, 2, dtype=hal.int64), 2, output_size=(9, 4)),
+        ValueError,
+        r"within \(2, 2\) of \(4, 4\), got \(9, 4\)",
+    ),
+    (lambda: F.embedding_bag(hal.tensor([0]), hal.zeros(2, 2)), ValueError, "needs offsets="),
+    (
+        lambda: F.embedding_bag(hal.tensor([0]), hal.zeros(2, 2), hal.tensor([0, 2])),
+        ValueError,
+        r"end within 1, got \[0, 2\]",
+    ),
+    (lambda: F.embedding_bag(hal.tensor([[0]]), hal.zeros(2, 2), mode="min"), TypeError, "sum, mean, max, got 'min'"),
+    (lambda: F.grid_sample(hal.zeros(1, 1, 2, 2), hal.zeros(2, 1, 1, 2)), ValueError, "grid_sample needs an input"),
+    (lambda: F.affine_grid(hal.zeros(1, 2, 2), (1, 1, 2, 2)), ValueError, r"needs maps \(1, 2, 3\)"),
+    (lambda: F.rrelu(hal.zeros(1), 0.5, 0.2), TypeError, "lower= of at most upper="),
+    (lambda: F.rotary_positions(hal.zeros(2, 3)), ValueError, "an even number of features, got 3"),
+    (lambda: F.channel_shuffle(hal.zeros(1, 3, 2), 2), ValueError, "that groups=2 divides"),
     (lambda: F.pad(hal.zeros(3), (1, 2, 3)), TypeError, "a pair"),
     (lambda: F.pad(hal.zeros(3), (1, 2), mode="mirror"), TypeError, "constant, reflect, replicate, circular"),
     (lambda: F.pad(hal.zeros(3), (3, 0), mode="reflect"), ShapeError, "at most 2"),

@@ -30,6 +30,9 @@ LAYERS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
     ("LazyBatchNorm2d", (), {"momentum": 0.2}, (2, 4, 9, 8)),
     ("LazyBatchNorm2d", (), {"affine": False}, (2, 4, 9, 8)),
     ("LazyBatchNorm3d", (), {"track_running_stats": False, "bias": False}, (2, 4, 5, 6, 7)),
+    ("LazyInstanceNorm1d", (), {}, (2, 4, 9)),
+    ("LazyInstanceNorm2d", (), {"affine": True, "track_running_stats": True}, (2, 4, 9, 8)),
+    ("LazyInstanceNorm3d", (), {"affine": True, "bias": False}, (2, 4, 5, 6, 7)),
 ]
 # fmt: on
 
