@@ -53,25 +53,19 @@ def fuse(runtime: Runtime, group: Group) -> Run | None:
 
 
 class Kernels:
-    """Kernels made of generated source, by source, whose arguments' types PyOpenCL knows beforehand."""
+    """Launches what was generated for one group."""
 
     def __init__(self, runtime: Runtime, label: str) -> None:
         self.runtime = runtime
         self.label = label
-        self._typed: dict[str, Any] = {}
 
     def launch(
         self, source: str, name: str, items: tuple[int, int], arguments: list[Any], writes: Sequence[Buffer]
     ) -> None:
         """Enqueue a kernel of `items` work items in groups of so many; arguments are memories and NumPy values."""
-        kernel = self._typed.get(source)
-        if kernel is None:
-            kernel = self.runtime.programs.kernel(source, name, self.label)
-            kernel.set_scalar_arg_dtypes([a.dtype if isinstance(a, np.generic) else None for a in arguments])
-            self._typed[source] = kernel
+        kernel = self.runtime.programs.kernel(source, name, self.label)
         count, group = items
-        written = [b.memory for b in writes]
-        self.runtime.launch(self.label, kernel, (count,), (group,), *arguments, writes=written)
+        self.runtime.launch(self.label, kernel, (count,), (group,), *arguments, writes=[b.memory for b in writes])
 
 
 class FusedMap:

@@ -219,17 +219,7 @@ def launch(
 def _launch(
     runtime: Runtime, text: str, name: str, label: str, items: Triple, local: Triple, arguments: list[Any], out: Memory
 ) -> None:
-    types = tuple(a.dtype if isinstance(a, np.generic) else None for a in arguments)
-    kernel = _typed(runtime, text, name, label, types)
-    runtime.launch(label, kernel, items, local, *arguments, writes=(out,))
-
-
-@cache
-def _typed(runtime: Runtime, text: str, name: str, label: str, types: tuple[Any, ...]) -> Any:
-    """A kernel whose arguments' types are known beforehand: PyOpenCL sets them twenty times faster then."""
-    kernel = runtime.programs.kernel(text, name, label)
-    kernel.set_scalar_arg_dtypes(types)
-    return kernel
+    runtime.launch(label, runtime.programs.kernel(text, name, label), items, local, *arguments, writes=(out,))
 
 
 def _shared_out(items: int, step: int, blocks: int) -> int:

@@ -126,6 +126,9 @@ class Runtime:
         given = [a.data if a.__class__ is Memory else a for a in arguments]
         with self.lock:
             try:
+                if not hasattr(kernel, "types_known"):  # else PyOpenCL tries for each number what it may be, for 5 µs
+                    kernel.set_scalar_arg_dtypes([a.dtype if isinstance(a, np.generic) else None for a in given])
+                    kernel.types_known = True
                 kernel.set_args(*given)
                 event = cl.enqueue_nd_range_kernel(self.queue, kernel, items, local)
             except cl.Error as error:
