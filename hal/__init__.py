@@ -73,6 +73,7 @@ from hal.random import (
 )  # fmt: skip
 from hal.registry import device_count, devices, register, unregister
 from hal.report import placement_report
+from hal.scopes import scope
 from hal.serialization import load, save
 from hal.spec import Spec
 from hal.tensor import Tensor
@@ -102,8 +103,8 @@ __all__ = [
     "normal", "numel", "ones", "ones_like", "ops", "outer", "permute", "permute_dims", "pi", "placement",
     "placement_report", "positive", "prod", "promote_types", "rand", "rand_like", "randint", "randint_like", "randn",
     "randn_like", "randperm", "ravel", "register", "repeat", "repeat_interleave", "reshape", "result_type", "roll",
-    "round", "run_into", "save", "scatter", "scatter_add", "searchsorted", "seed", "select", "set_grad_enabled",
-    "set_rng_state", "short", "softmax", "sort", "split", "squeeze", "stack", "std", "sub", "subtract", "sum",
+    "round", "run_into", "save", "scatter", "scatter_add", "scope", "searchsorted", "seed", "select",
+    "set_grad_enabled", "set_rng_state", "short", "softmax", "sort", "split", "squeeze", "stack", "std", "sub", "subtract", "sum",
     "swapaxes", "swapdims", "t", "take", "take_along_axis", "take_along_dim", "tensor", "tensor_split", "tensordot",
     "tile", "topk", "trace", "transpose", "tril", "tril_indices", "triu", "triu_indices", "true_divide", "uint8",
     "uint16", "uint32", "uint64", "unbind", "unflatten", "uniform", "unique", "unique_all", "unique_counts",

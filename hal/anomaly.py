@@ -11,7 +11,7 @@ import numpy as np
 from hal import dispatch
 from hal.errors import AnomalyError
 from hal.recording import mode
-from hal.scope import current_scope, listening
+from hal.scopes import current_scope, listening
 from hal.source import describe, user_line
 
 if TYPE_CHECKING:

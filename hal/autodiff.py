@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hal import ops
 from hal.errors import GradientError
 from hal.recording import Hook, Node, enable_grad, mode, no_grad, set_grad_enabled
-from hal.scope import here
+from hal.scopes import here
 from hal.spec import Spec
 from hal.views import is_stretched
 

@@ -21,6 +21,7 @@ VARIABLES: dict[str, str] = {
     "HAL_OPENCL_DEVICES": "comma list of parts of names (`intel`, `pocl`): the OpenCL devices, in this order",
     "HAL_OPENCL_PROFILE": "`1`: OpenCL kernels note when they ran, for profiles",
     "HAL_OPENCL_SYNC": "`1`: wait for each OpenCL kernel, so that an error is raised by the op that caused it",
+    "HAL_SYSTOLIC": "the simulated machine that is the device `systolic`: a preset, or a TOML file",
     "HAL_CACHE_DIR":   "folder for downloads, programs and calibrations (default: the user's cache folder)",
 }
 # fmt: on

@@ -21,7 +21,7 @@ from hal.errors import ConfigError, DeviceError, DTypeError, OutOfMemoryError
 from hal.graph.graph import Graph, Group, Node, Value
 from hal.op import Array, Op, Tolerance
 from hal.schedule.speed import Link, Speed
-from hal.scope import current_scope, listening
+from hal.scopes import current_scope, listening
 from hal.spec import Spec
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from hal.abstract import StaleBackend
 from hal.device import Device
 from hal.errors import DeviceError, GradientError
 from hal.op import Op
-from hal.scope import here
+from hal.scopes import here
 from hal.source import user_line
 
 if TYPE_CHECKING:

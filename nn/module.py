@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import hal
-from hal import dtypes, scope, tracing
+from hal import dtypes, scopes, tracing
 from hal.creation import DeviceLike
 from hal.dtypes import DType
 from hal.errors import HalError
@@ -73,7 +73,7 @@ class Module(Traversal):
         elif self._compiled is not None:
             return self._compiled(*args, **kwargs)
         try:
-            if scope.listeners:
+            if scopes.listeners:
                 return named(self, lambda: hooks.call(self, args, kwargs))
             if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
                 return hooks.call(self, args, kwargs)

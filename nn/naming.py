@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hal.scope import scope
+from hal.scopes import scope
 
 if TYPE_CHECKING:
     from nn.module import Module

@@ -151,7 +151,7 @@ def test_what_the_vector_unit_is_asked() -> None:
 def test_what_is_recorded_has_operands_and_scopes() -> None:
     device = hal.device("systolic")
     net = nn.Sequential(nn.Linear(6, 4), nn.ReLU()).to(device=device)
-    with hal.scope.listening(), recording.recording() as recorder:
+    with hal.scopes.listening(), recording.recording() as recorder:
         x = hal.tensor(np.ones((3, 6), np.float32), device=device)
         net(x).sum().backward()
     works = recorder.finished(device.backend.machine)
