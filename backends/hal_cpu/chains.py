@@ -71,7 +71,7 @@ class Cut:
         padded = (1,) * (len(self.shape) - len(shape)) + shape
         head, tail = padded[: self.axis], padded[self.axis :]
         whole_head, whole_tail = head == self.shape[: self.axis], tail == self.shape[self.axis :]
-        if whole_head and whole_tail:
+        if shape == self.shape:
             return "all"
         if prod(padded) == 1:
             return "one"
@@ -137,7 +137,7 @@ class Chain:
         axes = tuple(range(len(self.cut.shape)))
         if all(x.flags.c_contiguous for x in full):
             return axes
-        if len(self.cut.lying) > 1:  # rows are rows of the shape
+        if not {"all", "one"}.issuperset(self.kinds) or len(self.cut.lying) > 1:  # rows are rows of the shape
             return None
         order = tuple(sorted(axes, key=lambda axis: -full[0].strides[axis]))
         return order if all(x.transpose(order).flags.c_contiguous for x in full) else None

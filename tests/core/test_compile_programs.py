@@ -1,0 +1,54 @@
+"""Compiled = eager, bit for bit, on random programs: all results, the last ones alone, and in blocks of the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import hal
+import hal_cpu.fusion
+from hal.testing.calls import fetch
+from hal.testing.random_programs import random_program
+
+
+def check(seeds: Iterator[int], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Compare; gives how many steps there were."""
+    device = hal.device("cpu")
+    steps = 0
+    for seed in seeds:
+        program = random_program(seed, device)
+        if not program.steps:
+            continue
+        steps += len(program.steps)
+        inputs = {name: hal.tensor(x, device=device) for name, x in program.inputs.items()}
+        last = program.steps[-1].results
+        with hal.no_grad():
+            want = {name: fetch(x) for name, x in program.run(inputs).items()}
+            for worth in (1 << 15, 1):
+                monkeypatch.setattr(hal_cpu.fusion, "WORTH", worth)
+                whole = hal.compile(program.run, exact=True)
+                end = hal.compile(lambda x, run=program.run, last=last: {k: run(x)[k] for k in last}, exact=True)
+                for _ in range(2):
+                    for got in (whole(inputs), end(inputs)):
+                        for name, x in got.items():
+                            assert x.dtype.numpy == want[name].dtype
+                            assert fetch(x).tobytes() == want[name].tobytes(), (
+                                f"program {seed}, {name}: {fetch(x)} is not {want[name]}\n{end.plans[0].graph}"
+                            )
+                rounding = hal.compile(program.run)(inputs)
+            for name, value in program.values.items():
+                if not value.difference(rounding[name].spec, want[name]):  # as accurate as eager
+                    assert not value.difference(rounding[name].spec, fetch(rounding[name]))
+            assert all(np.array_equal(fetch(x), program.inputs[name]) for name, x in inputs.items())
+    return steps
+
+
+def test_random_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check(iter(range(25)), monkeypatch) > 200
+
+
+@pytest.mark.slow
+def test_a_thousand_random_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    check(iter(range(100, 1100)), monkeypatch)

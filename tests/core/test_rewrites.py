@@ -1,0 +1,383 @@
+"""Each rewrite alone: the text of a graph before, and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from textwrap import dedent
+
+import numpy as np
+import pytest
+
+import hal
+from hal import ops
+from hal.errors import GraphError
+from hal.graph import memory
+from hal.graph.graph import Graph, Group, Value
+from hal.graph.planner import plan_of
+from hal.graph.rewrite import SIMPLIFICATIONS, changes_rounding, optimized, simplified
+from hal.graph.rewrites.algebra import algebra, rounding_algebra
+from hal.graph.rewrites.common import common_subexpressions
+from hal.graph.rewrites.dead import dead_code
+from hal.graph.rewrites.folding import constant_folding
+from hal.graph.rewrites.fusion import elementwise_fusion
+from hal.graph.rewrites.outputs import KEPT, own_memory
+from hal.graph.rewrites.shapes import shape_cleanup
+from hal.graph.rewrites.updates import optimizer_updates
+from hal.graph.text import parse
+from hal.plugin import hookimpl
+from hal.registry import registry
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAL_BACKEND", "cpu")
+
+
+def text(body: str) -> str:
+    return dedent(body).strip()
+
+
+def check(rewrite: Callable[[Graph], Graph], before: str, after: str) -> None:
+    graph = parse(text(before))
+    assert graph.text() == text(before)  # what the test says is how graphs are written
+    result = rewrite(graph)
+    result.check()
+    assert result.text() == text(after)
+
+
+def test_dead_code() -> None:
+    check(
+        dead_code,
+        """
+        graph(x: float32[3], unused: float32[3])
+            c0: float32[] = constant(2.0)
+            c1: float32[] = constant(5.0)
+            v0: float32[3] = mul(x, c0)
+            v1: float32[3] = add(v0, c1)
+            a: float32[1], b: int64[1] = topk(v0, k=1)
+            update x <- v0
+            return b
+        """,
+        """
+        graph(x: float32[3], unused: float32[3])
+            c0: float32[] = constant(2.0)
+            v0: float32[3] = mul(x, c0)
+            a: float32[1], b: int64[1] = topk(v0, k=1)
+            update x <- v0
+            return b
+        """,
+    )
+
+
+def test_common_subexpressions() -> None:
+    check(
+        common_subexpressions,
+        """
+        graph(x: float32[3])
+            c0: float32[] = constant(2.0)
+            c1: float32[] = constant(2.0)
+            c2: float64[] = constant(2.0)
+            v0: float32[3] = mul(x, c0)
+            v1: float32[3] = mul(x, c1)
+            v2: float32[] = sum(v0)
+            v3: float32[] = sum(v1)
+            v4: float32[1] = sum(v1, keepdims=True)
+            v5: float32[3] = copy_to(x, device='cpu')
+            v6: float32[3] = mul(v5, c0)
+            return v2, v3, v4, c2, v6
+        """,
+        """
+        graph(x: float32[3])
+            c0: float32[] = constant(2.0)
+            c1: float32[] = constant(2.0)
+            c2: float64[] = constant(2.0)
+            v0: float32[3] = mul(x, c0)
+            v2: float32[] = sum(v0)
+            v4: float32[1] = sum(v0, keepdims=True)
+            v5: float32[3] = copy_to(x, device='cpu')
+            v6: float32[3] = mul(v5, c0)
+            return v2, v2, v4, c2, v6
+        """,
+    )
+
+
+def test_constant_folding() -> None:
+    check(
+        constant_folding,
+        """
+        graph(x: float32[3])
+            c0: float32[] = constant(2.0)
+            c1: float32[] = constant(3.0)
+            v0: float32[] = mul(c0, c1)
+            v1: float32[] = neg(v0)
+            v2: float32[3] = iota(device='cpu', size=3, dtype=float32)
+            v3: float32[3] = full(v1, shape=(3,))
+            v4: float32[3] = mul(v3, x)
+            return v2, v4
+        """,
+        """
+        graph(x: float32[3])
+            c0: float32[] = constant(2.0)
+            c1: float32[] = constant(3.0)
+            v0: float32[] = constant(6.0)
+            v1: float32[] = constant(-6.0)
+            v2: float32[3] = constant([0.0, 1.0, 2.0])
+            v3: float32[3] = full(v1, shape=(3,))
+            v4: float32[3] = mul(v3, x)
+            return v2, v4
+        """,
+    )
+
+
+def test_algebra_keeps_every_bit() -> None:
+    check(
+        algebra,
+        """
+        graph(x: float32[3], m: bool[3], y: float32[1])
+            one: float32[] = constant(1.0)
+            zero: float32[] = constant(0.0)
+            minus: float32[] = constant(-0.0)
+            v0: float32[3] = mul(x, one)
+            v1: float32[3] = div(v0, one)
+            v2: float32[3] = sub(v1, zero)
+            v3: float32[3] = sub(v2, minus)
+            v4: float32[3] = add(v3, zero)
+            v5: float32[3] = neg(v4)
+            v6: float32[3] = neg(v5)
+            v7: float32[3] = cast(v6, dtype=float32)
+            v8: float32[3] = where(m, v7, v7)
+            v9: float32[3] = where(m, y, y)
+            return v8, v9
+        """,
+        """
+        graph(x: float32[3], m: bool[3], y: float32[1])
+            one: float32[] = constant(1.0)
+            zero: float32[] = constant(0.0)
+            minus: float32[] = constant(-0.0)
+            v3: float32[3] = sub(x, minus)
+            v4: float32[3] = add(v3, zero)
+            v5: float32[3] = neg(v4)
+            v9: float32[3] = where(m, y, y)
+            return v4, v9
+        """,
+    )
+
+
+def test_the_sign_of_a_zero_can_be_kept() -> None:
+    before = """
+        graph(x: float32[3])
+            zero: float32[] = constant(0.0)
+            v0: float32[3] = add(zero, x)
+            return v0
+        """
+    check(rounding_algebra, before, "graph(x: float32[3])\n    zero: float32[] = constant(0.0)\n    return x")
+    assert changes_rounding(rounding_algebra)
+    assert [changes_rounding(r) for r in SIMPLIFICATIONS].count(True) == 1
+    assert len(simplified(parse(text(before)), exact=True).nodes) == 1
+    assert len(simplified(parse(text(before)), exact=False).nodes) == 0
+    x = hal.tensor([-0.0])
+    assert not np.signbit(hal.compile(lambda x: x + 0.0, exact=True)(x).numpy())[0]
+
+
+def test_shape_cleanup() -> None:
+    check(
+        shape_cleanup,
+        """
+        graph(x: float32[2, 3, 4])
+            v0: float32[6, 4] = reshape(x, shape=(6, 4))
+            v1: float32[24] = reshape(v0, shape=(24,))
+            v2: float32[2, 3, 4] = reshape(v1, shape=(2, 3, 4))
+            v3: float32[3, 4, 2] = permute(v2, axes=(1, 2, 0))
+            v4: float32[2, 3, 4] = permute(v3, axes=(2, 0, 1))
+            v5: float32[2, 3, 4] = slice(v4, start=(0, 0, 0), stop=(2, 3, 4), step=(1, 1, 1))
+            v6: float32[2, 3, 4] = slice(v5, start=(1, 0, 0), stop=(-1, 3, 4), step=(-1, 1, 1))
+            v7: float32[5, 2, 3, 4] = broadcast_to(v6, shape=(5, 2, 3, 4))
+            return v1, v7
+        """,
+        """
+        graph(x: float32[2, 3, 4])
+            v0: float32[6, 4] = reshape(x, shape=(6, 4))
+            v1: float32[24] = reshape(x, shape=(24,))
+            v3: float32[3, 4, 2] = permute(x, axes=(1, 2, 0))
+            v6: float32[2, 3, 4] = slice(x, start=(1, 0, 0), stop=(-1, 3, 4), step=(-1, 1, 1))
+            v7: float32[5, 2, 3, 4] = broadcast_to(v6, shape=(5, 2, 3, 4))
+            return v1, v7
+        """,
+    )
+
+
+def test_memory_of_its_own() -> None:
+    """Views of inputs, constants and of one another become copies, unless they go nowhere or belong together."""
+    check(
+        lambda graph: own_memory(graph, [0, 1, 1, 2, 3, KEPT, KEPT]),
+        """
+        graph(x: float32[2, 3], w: float32[2])
+            c0: float32[] = constant(1.0)
+            v0: float32[2, 3] = exp(x)
+            v1: float32[6] = reshape(v0, shape=(6,))
+            v2: float32[6] = reshape(x, shape=(6,))
+            update w <- w
+            return v2, v0, v1, v1, c0, x, w
+        """,
+        """
+        graph(x: float32[2, 3], w: float32[2])
+            c0: float32[] = constant(1.0)
+            v0: float32[2, 3] = exp(x)
+            v1: float32[6] = reshape(v0, shape=(6,))
+            v2: float32[6] = reshape(x, shape=(6,))
+            v3: float32[6] = cast(v2, dtype=float32)
+            v4: float32[6] = cast(v1, dtype=float32)
+            v5: float32[] = cast(c0, dtype=float32)
+            v6: float32[2] = cast(w, dtype=float32)
+            v7: float32[2] = cast(w, dtype=float32)
+            update w <- v7
+            return v3, v0, v1, v4, v5, x, v6
+        """,
+    )
+
+
+def test_elementwise_fusion() -> None:
+    """What needs the group's own result by way of another op stays outside; what others need comes out of it."""
+    graph = elementwise_fusion(parse(text("""
+        graph(x: float32[2, 3], b: float32[3])
+            v0: float32[2, 3] = add(x, b)
+            v1: float32[2, 3] = tanh(v0)
+            v2: float32[2, 3] = mul(v0, v1)
+            s: float32[2, 1] = sum(v2, axis=1, keepdims=True)
+            v3: float32[2, 3] = div(v2, s)
+            v4: float32[2, 3] = exp(v3)
+            v5: float32[3] = neg(b)
+            v6: float32[2, 3] = add(v4, v1)
+            return v6, v5
+    """)))  # fmt: skip
+    graph.check()
+    assert graph.text() == text("""
+        graph(x: float32[2, 3], b: float32[3])
+            v1: float32[2, 3], v2: float32[2, 3] = elementwise_add_tanh_mul(x, b)
+            |   graph(x: float32[2, 3], b: float32[3])
+            |       v0: float32[2, 3] = add(x, b)
+            |       v1: float32[2, 3] = tanh(v0)
+            |       v2: float32[2, 3] = mul(v0, v1)
+            |       return v1, v2
+            s: float32[2, 1] = sum(v2, axis=1, keepdims=True)
+            v6: float32[2, 3] = elementwise_div_exp_add(v2, s, v1)
+            |   graph(v2: float32[2, 3], s: float32[2, 1], v1: float32[2, 3])
+            |       v3: float32[2, 3] = div(v2, s)
+            |       v4: float32[2, 3] = exp(v3)
+            |       v6: float32[2, 3] = add(v4, v1)
+            |       return v6
+            v5: float32[3] = neg(b)
+            return v6, v5
+    """)
+
+
+def test_optimizer_updates() -> None:
+    graph = optimizer_updates(parse(text("""
+        graph(p: float32[2], q: float32[3], g: float32[2], h: float32[3], lr: float32[])
+            v0: float32[2] = sgd_step(p, g, lr, weight_decay=0.0, maximize=False)
+            v1: float32[3] = sgd_step(q, h, lr, weight_decay=0.1, maximize=False)
+            v2: float32[] = sum(g)
+            update p <- v0
+            update q <- v1
+            return v2
+    """)))  # fmt: skip
+    graph.check()
+    assert [n.op.name for n in graph.nodes] == ["sum", "updates_sgd_step"]
+    plan = plan_of(graph)
+    assert plan.steps[-1].how == "fused"
+    assert plan.in_place == frozenset(graph.updates)
+
+
+def test_a_plugin_adds_rewrites(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plugin:
+        @hookimpl
+        def hal_rewrites(self) -> list[Callable[[Graph], Graph]]:
+            return [halved]
+
+    def halved(graph: Graph) -> Graph:
+        """Divisions by two as multiplications by a half."""
+        nodes = []
+        half = hal.tensor(0.5)
+        constants = dict(graph.constants)
+        for node in graph.nodes:
+            if node.op is ops.div and constants.get(node.inputs[1]) is not None:
+                value = Value(half.spec, half.device)
+                constants[value] = half
+                node = replace(node, op=ops.mul, inputs=(node.inputs[0], value))
+            nodes.append(node)
+        return replace(graph, nodes=tuple(nodes), constants=constants)
+
+    monkeypatch.setattr(registry(), "_plugins", list(registry()._plugins))
+    hal.register(Plugin())
+    f = hal.compile(lambda x: x / 2)
+    assert f(hal.ones(3)).tolist() == [0.5, 0.5, 0.5]
+    assert [n.op.name for n in f.plans[0].graph.nodes] == ["mul"]
+
+
+# Text.
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ("hello", "begins with graph"),
+        ("graph(x: float32[2])\n    return y", "uses 'y' before"),
+        ("graph(x: float32[2])\n    v0 = wobble(x)", "no op 'wobble'"),
+        ("graph(x: float32[2])\n    v0: float32[3] = exp(x)", "but the op gives"),
+        ("graph(x: float32[2])\n    v0 = exp x", "cannot read"),
+        ("graph(x)", "needs a dtype"),
+    ],
+)
+def test_what_is_no_graph(bad: str, says: str) -> None:
+    with pytest.raises(GraphError, match=says):
+        parse(bad)
+
+
+def test_lines_are_shown() -> None:
+    f = hal.compile(lambda x: x.exp())
+    f(hal.ones(2))
+    line = f.function.__code__.co_firstlineno
+    assert f.plans[0].graph.text(lines=True).splitlines()[1].endswith(f"exp(x0)  # {__file__}:{line}")
+
+
+# Memory.
+
+
+def test_the_arena_is_as_small_as_it_can_be() -> None:
+    """On random graphs of large and small results, at most a tenth above the least that any assignment needs."""
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for _ in range(20):
+        blocks = []
+        for i in range(60):
+            size = int(2 ** rng.uniform(6, 14)) // 64 * 64
+            blocks.append(memory.Block(i, i + int(rng.integers(1, 12)), size, [object()]))  # type: ignore[list-item]
+        offsets, size = memory.assign(blocks)
+        least = memory.bound(blocks)
+        for a in blocks:
+            for b in blocks:
+                if a is not b and a.start <= b.stop and b.start <= a.stop:
+                    first, second = offsets[a.values[0]], offsets[b.values[0]]
+                    assert first + a.nbytes <= second or second + b.nbytes <= first
+        worst = max(worst, size / least)
+    assert worst <= 1.1
+
+
+def test_results_share_memory_when_they_are_not_alive_together() -> None:
+    f = hal.compile(lambda x, w: ((x @ w).exp() @ w).exp() @ w)
+    f(hal.ones(64, 64), hal.ones(64, 64))
+    (plan,) = f.plans
+    (found,) = plan.memory.values()
+    assert found.bytes == found.bound == 2 * 64 * 64 * 4
+    assert len(found.offsets) == 4
+
+
+def test_groups_are_one_node_each() -> None:
+    graph = optimized(
+        parse("graph(x: float32[4])\n    v0 = exp(x)\n    v1 = neg(v0)\n    return v1"), False, "follow", None
+    )
+    (node,) = graph.nodes
+    assert isinstance(node.op, Group)
+    assert node.cost.flops == sum(n.cost.flops for n in node.op.graph.nodes)
+    assert node.cost.bytes == 2 * 4 * 4
