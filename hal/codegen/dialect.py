@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -28,7 +29,7 @@ class Dialect:
         name: of the language, for messages.
         words: macros for the words in which languages differ, by word.
         types: the type of a number by its name here, such as `f32`.
-        float64, float16: what a source that uses the type begins with, before all else.
+        float64: what a source that uses double begins with.
         half: functions that read and write float16.
         first: what every source begins with.
         inlined: instead of built-in functions that are calls on some device, what its compiler makes instructions of.
@@ -38,36 +39,29 @@ class Dialect:
     words: dict[str, str]
     types: dict[str, str]
     float64: str
-    float16: str
     half: str
     first: str = ""
     inlined: tuple[str, str] = ("", "")  # for float, and what sources with double need besides
 
     def prelude(self, text: str) -> str:
         """What a source must begin with whose kernels, and the functions that they call, are `text`."""
-        parts = [self.first]
-        if "f64" in text:
-            parts.append(self.float64)
-        if "f16" in text.replace("bf16", ""):
-            parts.append(self.float16)
+
+        def uses(name: str) -> bool:
+            return re.search(rf"(?<![a-z]){name}(?!\d)", text) is not None
+
+        parts = [self.first, self.float64 if uses("f64") else ""]
         parts += [f"#define {word} {meaning}\n" for word, meaning in self.words.items()]
-        parts += [
-            f"typedef {meaning} {name};\n"
-            for name, meaning in self.types.items()
-            if name in text or name in ("u16", "i32", "u32", "f32", "u8", "i64")
-        ]
+        parts += [f"typedef {self.types[name]} {name};\n" for name in self.types if name in _ALWAYS or uses(name)]
         if any(name in text for name in _INLINED_NAMES):
             single, double = self.inlined
-            parts.append(single.replace("{double}", double if "f64" in text else ""))
-        if "b8" in text:
-            parts.append(_BOOL)
-        if "bf16" in text:
-            parts.append(_BFLOAT16)
-        if "f16" in text.replace("bf16", ""):
-            parts.append(self.half)
+            parts.append(single.replace("{double}", double if uses("f64") else ""))
+        parts += [
+            functions for name, functions in (("b8", _BOOL), ("bf16", _BFLOAT16), ("f16", self.half)) if uses(name)
+        ]
         return "".join(parts)
 
 
+_ALWAYS = ("u8", "u16", "i32", "u32", "i64", "f32")  # types that the words and functions of all dialects are made of
 _BOOL = """HAL_FUNCTION i32 hal_load_b8(HAL_GLOBAL const b8 *p) { return *p != 0; }
 HAL_FUNCTION void hal_store_b8(HAL_GLOBAL b8 *p, i32 x) { *p = x != 0; }
 """
@@ -132,7 +126,6 @@ OPENCL = Dialect(
         "f16": "half",
     },
     float64="#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n",
-    float16="",
     # Reading and writing halves needs no extension: only computing in them does.
     half="""HAL_FUNCTION f32 hal_load_f16(HAL_GLOBAL const f16 *p) { return vload_half(0, p); }
 HAL_FUNCTION void hal_store_f16(HAL_GLOBAL f16 *p, f32 x) { vstore_half_rte(x, 0, p); }
@@ -174,11 +167,19 @@ CUDA = Dialect(
         "f64": "double",
         "b8": "unsigned char",
         "bf16": "unsigned short",
-        "f16": "__half",
+        "f16": "unsigned short",
     },
     float64="",
-    float16="#include <cuda_fp16.h>\n",
-    half="""HAL_FUNCTION f32 hal_load_f16(const f16 *p) { return __half2float(*p); }
-HAL_FUNCTION void hal_store_f16(f16 *p, f32 x) { *p = __float2half_rn(x); }
+    # Without a header, so that sources compile where there is nothing but NVRTC.
+    half="""HAL_FUNCTION f32 hal_load_f16(const f16 *p) {
+  f32 x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(*p));
+  return x;
+}
+HAL_FUNCTION void hal_store_f16(f16 *p, f32 x) {
+  f16 y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
+  *p = y;
+}
 """,
 )
