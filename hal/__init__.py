@@ -67,6 +67,7 @@ from hal.interop import asarray, from_dlpack
 from hal.namespace import __array_api_version__, __array_namespace_info__
 from hal.op import Op
 from hal.policy import copies, fallback, placement
+from hal.profile import profile
 from hal.random import (
     Generator, bernoulli, default_generator, get_rng_state, initial_seed, manual_seed, multinomial, normal, rand,
     rand_like, randint, randint_like, randn, randn_like, randperm, seed, set_rng_state, uniform,
@@ -101,7 +102,7 @@ __all__ = [
     "matrix_transpose", "max", "mean", "median", "meshgrid", "min", "mm", "moveaxis", "movedim", "multinomial",
     "multiply", "mv", "nan", "nan_to_num", "narrow", "ne", "negative", "newaxis", "no_grad", "nonzero", "norm",
     "normal", "numel", "ones", "ones_like", "ops", "outer", "permute", "permute_dims", "pi", "placement",
-    "placement_report", "positive", "prod", "promote_types", "rand", "rand_like", "randint", "randint_like", "randn",
+    "placement_report", "positive", "prod", "profile", "promote_types", "rand", "rand_like", "randint", "randint_like", "randn",
     "randn_like", "randperm", "ravel", "register", "repeat", "repeat_interleave", "reshape", "result_type", "roll",
     "round", "run_into", "save", "scatter", "scatter_add", "scope", "searchsorted", "seed", "select",
     "set_grad_enabled", "set_rng_state", "short", "softmax", "sort", "split", "squeeze", "stack", "std", "sub", "subtract", "sum",

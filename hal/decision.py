@@ -63,6 +63,8 @@ class Decision:
 
 
 decisions: dict[tuple[Any, ...], Decision] = {}
+instrument: Callable[[Op, Device, tuple[Spec, ...], Decision], None] | None = None  # a profile: it wraps what is called
+begin_trace: Callable[[], None] | None = None  # begins the profile that HAL_TRACE asks for
 
 
 def key_of(op: Op, device: Device, specs: tuple[Spec, ...], settings: Settings) -> tuple[Any, ...]:
@@ -80,6 +82,10 @@ def decision_for(op: Op, device: Device, specs: tuple[Spec, ...], settings: Sett
     decision = decisions.get(key)
     if decision is None:
         decision = _decide(op, device, specs, settings)
+        if instrument is None and begin_trace is not None and config.get("HAL_TRACE"):
+            begin_trace()
+        if instrument is not None:
+            instrument(op, device, specs, decision)
         if len(decisions) >= MAX_DECISIONS:
             decisions.clear()
         decisions[key] = decision

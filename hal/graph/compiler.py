@@ -16,6 +16,7 @@ import numpy as np
 from hal import registry, tracing
 from hal.device import chosen
 from hal.errors import GradientError, GraphError
+from hal.graph import plan as plans
 from hal.graph.graph import Graph
 from hal.graph.plan import Plan
 from hal.graph.planner import plan_of
@@ -69,6 +70,11 @@ def planned(graph: Graph, options: Options, owners: Sequence[int] | None = None)
     return overlapped(plan)
 
 
+def _runner(plan: Plan) -> Callable[..., Any]:
+    """What runs a plan: itself, or a profile that notes its steps."""
+    return plan.run if plans.timed is None else plans.timed(plan)
+
+
 class Entry:
     """A trace with its plans: what runs for calls of one kind."""
 
@@ -118,7 +124,7 @@ class Entry:
         found = self.trace
         with self.lock:
             inputs = [fetch(leaves) for fetch in self.fetch]
-            results = self.plan.run(*inputs)
+            results = _runner(self.plan)(*inputs)
             for generator, count in found.draws.items():
                 generator.advance(count)
             for source, i, spec, where in self.updates:
@@ -180,7 +186,7 @@ class Entry:
             gs = g if isinstance(g, tuple) else (g,)
             starts = [_zeros(r) if x is None else _on(x, r).buffer for x, r in zip(gs, results, strict=True)]
             with self.lock:
-                found = plan.run(*kept, *starts)
+                found = _runner(plan)(*kept, *starts)
             return [
                 None
                 if i is None

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hal.schedule.machine import Machine
     from hal.schedule.report import PlanReport
 
+timed: Callable[[Plan], Callable[..., Any]] | None = None  # a profile: what runs a plan and notes its steps
 How = Literal["native", "decomposed", "fallback", "fused", "copy"]
 
 
