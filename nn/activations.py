@@ -6,6 +6,7 @@ from typing import Any
 
 import hal
 from hal.creation import DeviceLike
+from hal.errors import ShapeError
 from hal.tensor import Tensor
 from nn import functional as F
 from nn.module import Module
@@ -342,7 +343,13 @@ class LogSoftmax(_AlongAxis):
 
 
 class Softmax2d(Module):
-    """softmax over the channels of (N, C, H, W) or (C, H, W). Source: torch.nn.Softmax2d."""
+    """softmax over the channels of (N, C, H, W) or (C, H, W). Source: torch.nn.Softmax2d.
+
+    Raises:
+        ShapeError: another number of axes.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in (3, 4):
+            raise ShapeError(f"Softmax2d needs an input (N, C, H, W) or (C, H, W), got shape {input.shape}")
         return F.softmax(input, -3)

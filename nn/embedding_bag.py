@@ -42,10 +42,19 @@ class EmbeddingBag(Embedding):
         if scale_grad_by_freq:
             raise SettingError("EmbeddingBag takes scale_grad_by_freq=False only: divide the gradient yourself")
         super().__init__(
-            num_embeddings, embedding_dim, padding_idx, max_norm, norm_type, _weight=_weight, device=device, dtype=dtype
+            num_embeddings,
+            embedding_dim,
+            padding_idx,
+            max_norm,
+            norm_type,
+            False,
+            sparse,
+            _weight,
+            False,
+            device,
+            dtype,
         )
         self.mode = mode
-        self.sparse = sparse
         self.include_last_offset = include_last_offset
 
     @classmethod

@@ -37,6 +37,7 @@ from nn.activations import (
     Tanhshrink,
     Threshold,
 )
+from nn.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
 from nn.attention import MultiheadAttention
 from nn.batchnorm import (
     BatchNorm1d,
@@ -185,6 +186,7 @@ __all__ = [
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
+    "AdaptiveLogSoftmaxWithLoss",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",

@@ -64,6 +64,10 @@ class _Pad(Module):
             raise ShapeError(f"{type(self).__name__} needs one number or {2 * self.n} of them, got {padding}")
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.mode != "constant" and input.ndim not in (self.n + 1, self.n + 2):
+            raise ShapeError(
+                f"{type(self).__name__} needs an input with {self.n + 1} or {self.n + 2} axes, got shape {input.shape}"
+            )
         return F.pad(input, self.padding, mode=self.mode)
 
     def extra_repr(self) -> str:

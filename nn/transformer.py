@@ -157,9 +157,18 @@ class _Stack(Module):
 
 
 class TransformerEncoder(_Stack):
-    """`num_layers` copies of an encoder layer. Source: torch.nn.TransformerEncoder."""
+    """`num_layers` copies of an encoder layer.
 
-    def __init__(self, encoder_layer: Module, num_layers: int, norm: Module | None = None) -> None:
+    Args:
+        enable_nested_tensor, mask_check: accepted for torch's sake; they change nothing here.
+
+    Source: torch.nn.TransformerEncoder.
+    """
+
+    def __init__(
+        self, encoder_layer: Module, num_layers: int, norm: Module | None = None, enable_nested_tensor: bool = True,
+        mask_check: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__(encoder_layer, num_layers, norm)
 
     def forward(

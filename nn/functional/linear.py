@@ -28,14 +28,17 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
 
 
 def embedding(
-    input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None, norm_type: float = 2.0
-) -> Tensor:
+    input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
+) -> Tensor:  # fmt: skip
     """The rows of `weight` (rows, features) that the integers `input` name.
 
     Args:
         padding_idx: a row that gets no gradient.
         max_norm: rows that are looked up and have a larger norm are scaled down to it, in place.
         norm_type: the p of that norm.
+        scale_grad_by_freq: divide a row's gradient by how often it was looked up in this call.
+        sparse: accepted for torch's sake: gradients are dense.
 
     Raises:
         DTypeError: the indices are no integers.
@@ -51,7 +54,14 @@ def embedding(
                 norms > max_norm, max_norm / (norms + 1e-7), 1.0
             )
             hal.run_into((weight,), ops.put, (weight.detach(), flat, scaled), {"axis": 0})
-    return ops.embedding(weight, input, padding_idx=padding_idx)
+    out: Tensor = ops.embedding(weight, input, padding_idx=padding_idx)
+    if not scale_grad_by_freq:
+        return out
+    flat = ops.reshape(input, shape=(input.spec.size,))
+    often = hal.zeros(weight.shape[0], dtype=weight.dtype, device=weight.device)
+    often = ops.index_add(often, flat, ops.cast(ops.equal(flat, flat), dtype=weight.dtype), axis=0)
+    share = out / ops.take(often, input, axis=0).unsqueeze(-1)
+    return share + (out - share).detach()
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

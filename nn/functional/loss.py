@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hal import ops
 from hal.errors import ShapeError
+from hal.ops.losses import check_reduction, reduced
 from hal.tensor import Tensor
 
 
@@ -53,13 +54,35 @@ def nll_loss(
     return ops.nll_loss(input, target, *_given(weight), reduction=reduction, ignore_index=ignore_index)
 
 
-def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """(x - target) squared. Source: torch.nn.functional.mse_loss."""
+def _weighted(who: str, costs: Tensor, weight: Tensor, reduction: str, over: str) -> Tensor:
+    """Costs times weights, and their mean over the sum of the `weight`s or over the `count`."""
+    check_reduction(who, reduction)
+    if weight.shape != costs.shape:
+        raise ShapeError(f"{who} needs a weight for each element {costs.shape}, got {weight.shape}")
+    if reduction == "mean" and over == "weight":
+        return ops.sum(costs * weight) / ops.sum(weight)
+    return reduced(costs * weight, reduction)
+
+
+def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+    """(x - target) squared.
+
+    Args:
+        weight: one for each element; the mean is then over the sum of the weights.
+
+    Source: torch.nn.functional.mse_loss.
+    """
+    if weight is not None:
+        costs = ops.mse_loss(input, target, reduction="none")
+        return _weighted("mse_loss", costs, weight, reduction, over="weight")
     return ops.mse_loss(input, target, reduction=reduction)
 
 
-def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """abs(x - target). Source: torch.nn.functional.l1_loss."""
+def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+    """abs(x - target); `weight` as in `mse_loss`. Source: torch.nn.functional.l1_loss."""
+    if weight is not None:
+        costs = ops.l1_loss(input, target, reduction="none")
+        return _weighted("l1_loss", costs, weight, reduction, over="weight")
     return ops.l1_loss(input, target, reduction=reduction)
 
 
@@ -68,8 +91,19 @@ def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", be
     return ops.smooth_l1_loss(input, target, reduction=reduction, beta=beta)
 
 
-def huber_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """Half the square of differences below `delta`, a straight line above. Source: torch.nn.functional.huber_loss."""
+def huber_loss(
+    input: Tensor, target: Tensor, *, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
+    """Half the square of differences below `delta`, a straight line above.
+
+    Args:
+        weight: one for each element; the mean is over their number, as in torch.
+
+    Source: torch.nn.functional.huber_loss.
+    """
+    if weight is not None:
+        costs = ops.huber_loss(input, target, reduction="none", delta=delta)
+        return _weighted("huber_loss", costs, weight, reduction, over="count")
     return ops.huber_loss(input, target, reduction=reduction, delta=delta)
 
 

@@ -46,9 +46,9 @@ def _table(sizes: Sizes, spans: Spans) -> Array:
     table = np.zeros((1, 1), np.int64)
     inside = np.ones((1, 1), np.bool_)
     for size, windows in zip(sizes, spans, strict=True):
-        most = max(map(len, windows))
-        here = np.array([[*w, *[0] * (most - len(w))] for w in windows]).T
-        seen = np.array([[True] * len(w) + [False] * (most - len(w)) for w in windows]).T
+        most = max(1, *map(len, windows))
+        here = np.array([[*w, *[0] * (most - len(w))] for w in windows], np.int64).T
+        seen = np.array([[True] * len(w) + [False] * (most - len(w)) for w in windows], np.bool_).T
         shape = table.shape[0] * most, table.shape[1] * len(windows)
         table = (table[:, None, :, None] * size + here[None, :, None, :]).reshape(shape)
         inside = (inside[:, None, :, None] & seen[None, :, None, :]).reshape(shape)

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from hal import Op, ops
-from hal.errors import SettingError
+from hal.errors import SettingError, ShapeError
 from hal.tensor import Tensor
 from nn.functional.maxima import adaptive_places, places_of_maxima, window_places
 from nn.functional.sizes import Size, on_batches, spread
@@ -72,6 +72,8 @@ def _adaptive(kind: str, n: int, x: Tensor, output_size: OutputSize, return_indi
     sizes: tuple[Any, ...] = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * n
     if len(sizes) != n:
         raise SettingError(f"{who} needs output_size= as a whole number or {n} of them, got {output_size!r}")
+    if x.ndim not in (n + 1, n + 2):
+        raise ShapeError(f"{who} needs an input with {n + 1} or {n + 2} axes, got shape {x.shape}")
     output = tuple(x.shape[i - n] if size is None else size for i, size in enumerate(sizes))
     out = on_batches(x, n, lambda x: ops.TABLE[who](x, output=output))
     return (out, places_of_maxima(x, n, adaptive_places(x.shape[-n:], output))) if return_indices else out

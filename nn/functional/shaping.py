@@ -79,6 +79,11 @@ def _extend(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
     return ops.take(x, hal.tensor(place, device=x.device), axis=axis)
 
 
+def _need_axes(who: str, x: Tensor, least: int) -> None:
+    if x.ndim < least:
+        raise ShapeError(f"{who} needs an input with {least} axes or more, got shape {x.shape}")
+
+
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """(..., C r², H, W) as (..., C, H r, W r). Source: torch.nn.functional.pixel_shuffle.
 
@@ -86,6 +91,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
         ShapeError: the channels cannot be divided by r².
     """
     r = upscale_factor
+    _need_axes("pixel_shuffle", input, 3)
     *batch, channels, height, width = input.shape
     if channels % (r * r):
         raise ShapeError(f"pixel_shuffle by {r} needs channels that {r * r} divides, got {input.shape}")
@@ -102,6 +108,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
         ShapeError: the sizes cannot be divided by r.
     """
     r = downscale_factor
+    _need_axes("pixel_unshuffle", input, 3)
     *batch, channels, height, width = input.shape
     if height % r or width % r:
         raise ShapeError(f"pixel_unshuffle by {r} needs sizes that it divides, got {input.shape}")
@@ -117,6 +124,7 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     Raises:
         ShapeError: the channels cannot be divided into the groups.
     """
+    _need_axes("channel_shuffle", input, 2)
     batch, channels, *inner = input.shape
     if channels % groups:
         raise ShapeError(f"channel_shuffle needs channels that groups={groups} divides, got shape {input.shape}")

@@ -249,7 +249,9 @@ def test_bilinear(torch: ModuleType, parity: Callable[..., None]) -> None:
     parity(nn.Bilinear(3, 4, 6, bias=False), torch.nn.Bilinear(3, 4, 6, bias=False), *inputs)
 
 
-@pytest.mark.parametrize("settings", [{}, {"padding_idx": 2}, {"padding_idx": -1}, {"max_norm": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"padding_idx": 2}, {"padding_idx": -1}, {"max_norm": 1.0}, {"scale_grad_by_freq": True}], ids=str
+)
 def test_embedding(torch: ModuleType, parity: Callable[..., None], settings: dict[str, Any]) -> None:
     indices = np.array([[0, 2, 6], [2, 5, 6]])
     ours, theirs = nn.Embedding(7, 3, **settings), torch.nn.Embedding(7, 3, **settings)

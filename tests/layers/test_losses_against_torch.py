@@ -211,3 +211,40 @@ ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
 def test_error(call: Callable[[], Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "huber_loss"])
+def test_a_weight_for_each_element(torch: ModuleType, name: str, reduction: str) -> None:
+    weight = SOFT * 3
+    want = getattr(torch.nn.functional, name)(
+        torch.tensor(X), torch.tensor(Y), weight=torch.tensor(weight), reduction=reduction
+    )
+    got = getattr(F, name)(hal.tensor(X), hal.tensor(Y), weight=hal.tensor(weight), reduction=reduction)
+    np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-5)
+    with pytest.raises(ValueError, match=rf"{name} needs a weight for each element \(4, 5\), got \(5,\)"):
+        getattr(F, name)(hal.tensor(X), hal.tensor(Y), weight=hal.tensor(WEIGHT))
+
+
+def test_adaptive_softmax(torch: ModuleType) -> None:
+    scores, classes = RNG.normal(size=(6, 8)).astype(np.float32), np.array([0, 11, 3, 5, 19, 2])
+    theirs = torch.nn.AdaptiveLogSoftmaxWithLoss(8, 20, [4, 12], div_value=2.0, head_bias=True)
+    ours = nn.AdaptiveLogSoftmaxWithLoss(8, 20, [4, 12], div_value=2.0, head_bias=True)
+    assert repr(ours) == repr(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
+    x, y = hal.tensor(scores, requires_grad=True), torch.tensor(scores, requires_grad=True)
+    got, want = ours(x, hal.tensor(classes)), theirs(y, torch.tensor(classes))
+    np.testing.assert_allclose(got.output.detach().numpy(), want.output.detach().numpy(), rtol=1e-5)
+    got.loss.backward()
+    want.loss.backward()
+    np.testing.assert_allclose(x.grad.numpy(), y.grad.numpy(), rtol=1e-4, atol=1e-6)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ours.log_prob(x).detach().numpy(), theirs.log_prob(y).detach().numpy(), rtol=1e-4)
+    assert ours.predict(x).tolist() == theirs.predict(y).tolist()
+    assert ours(x[0], hal.tensor(11)).output.shape == ()
+    with pytest.raises(ValueError, match="targets from 0 to 19, got 0 to 20"):
+        ours(x, hal.tensor([0, 1, 2, 3, 4, 20]))
+    with pytest.raises(TypeError, match=r"that rise from 1 to at most 19, got \[12, 4\]"):
+        nn.AdaptiveLogSoftmaxWithLoss(8, 20, [12, 4])
