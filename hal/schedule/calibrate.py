@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +67,29 @@ def calibration_of(device: Device, *, anew: bool = False) -> Calibration:
     Args:
         anew: measure, whatever is on disk.
     """
+    known = None if anew else known_calibration(device)
+    if known is not None:
+        return known
+    if config.logs("placement"):
+        print(f"hal: measuring {device}, once", file=sys.stderr)
+    found = measure(device)
+    _keep(_path(found.facts), found)
+    return found
+
+
+def known_calibration(device: Device) -> Calibration | None:
+    """What is known of `device` without measuring it."""
     declared = device.backend.speed(device)
-    facts = _facts(device)
     if declared is not None:
         link = device.backend.link(device) or Link(declared.bandwidth)
         return Calibration(str(device), declared, link, link, {"declared by": device.type})
-    path = _path(facts)
-    if not anew and path.exists():
-        try:
-            return Calibration.from_dict(json.loads(path.read_text("utf-8")))
-        except (ValueError, KeyError, TypeError):  # half a file, or an older version's
-            path.unlink(missing_ok=True)
-    found = measure(device, facts)
-    _keep(path, found)
-    return found
+    path = _path(_facts(device))
+    if not path.exists():
+        return None
+    try:
+        return Calibration.from_dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, KeyError, TypeError):  # an older version's
+        return None
 
 
 def _facts(device: Device) -> dict[str, str]:
@@ -94,8 +103,8 @@ def _facts(device: Device) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _path(facts: dict[str, str]) -> Path:
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+def _path(facts: Mapping[str, str]) -> Path:
+    key = hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode()).hexdigest()[:20]
     return config.cache_dir() / "calibrations" / f"{key}.json"
 
 
@@ -109,7 +118,7 @@ def _keep(path: Path, found: Calibration) -> None:
         print(f"hal: the calibration of {found.device} was not kept: {error}", file=sys.stderr)
 
 
-def measure(device: Device, facts: dict[str, str] | None = None) -> Calibration:
+def measure(device: Device) -> Calibration:
     """Measure `device` now. Takes a second or two."""
     launch = _seconds(device, ops.add, ((SMALL,), (SMALL,)), {}) or 1e-6
     whole = _seconds(device, ops.add, ((LARGE,), (LARGE,)), {})
@@ -129,7 +138,7 @@ def measure(device: Device, facts: dict[str, str] | None = None) -> Calibration:
     rates[ANY] = float(f"{statistics.median([r for found in kinds.values() for r in found] or [bandwidth / 4]):.4g}")
     speed = Speed(float(f"{bandwidth:.4g}"), rates, float(f"{launch:.4g}"))
     upload, download = _links(device)
-    return Calibration(str(device), speed, upload, download, facts or _facts(device))
+    return Calibration(str(device), speed, upload, download, _facts(device))
 
 
 def _calls() -> Iterator[tuple[Op, tuple[tuple[int, ...], ...], dict[str, Any]]]:

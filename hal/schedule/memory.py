@@ -78,9 +78,10 @@ class _Fitting:
         """All steps."""
         for t in self.order:
             self._run(t)
-        for i, x in enumerate(self.problem.data):
-            if x.end is not None and x.end not in self.there[i]:
-                self._bring(i, x.end, {i}, -1)
+        ends = [(i, x.end) for i, x in enumerate(self.problem.data) if x.end is not None]
+        for i, end in ends:
+            if end not in self.there[i]:
+                self._bring(i, end, {j for j, other in ends if other == end}, -1)
         return Layout(tuple(self.devices), tuple(self.steps), max((s.end for s in self.steps), default=0.0))
 
     def _run(self, t: int) -> None:

@@ -70,6 +70,18 @@ def place_on(graph: Graph, machine: Machine) -> Placed:
     return Placed(binding.applied(found), machine, problem, found)
 
 
+def is_tight(graph: Graph) -> bool:
+    """Whether the memory of a device may not hold everything that a placed graph has there at some time.
+
+    Then the order of its nodes is what keeps it within the limit.
+    """
+    whole: dict[Device, int] = {}
+    for v in graph.values():
+        whole[v.device] = whole.get(v.device, 0) + v.spec.nbytes
+    limits = {d: d.backend.max_memory(d) for d in whole}
+    return any(limit is not None and whole[d] > limit for d, limit in limits.items())
+
+
 def is_training(graph: Graph) -> bool:
     """Whether a graph changes state, as a training step does; devices that only infer take no part in one."""
     return bool(graph.updates)

@@ -29,7 +29,12 @@ def overlapped(plan: Plan) -> Plan:
     """The same plan with queues that run apart. Of one device alone it is given back as it is."""
     if len({queue_of(step) for step in plan.steps}) < 2:
         return plan
-    return replace(plan, run=_Queues(plan).run)
+    return replace(plan, run=_Queues(plan).run, memory={})  # an arena would tie steps together that may overlap
+
+
+def runs_apart(plan: Plan) -> bool:
+    """Whether the plan was given queues."""
+    return isinstance(getattr(plan.run, "__self__", None), _Queues)
 
 
 def queue_of(step: Step) -> Queue:
@@ -141,7 +146,6 @@ class _Call:
         self.gates = {i: threading.Lock() for i in queues.signals}
         for gate in self.gates.values():
             gate.acquire()
-        self.opened: set[int] = set()
         self.failed: tuple[Step, Exception] | None = None
         self.ended = threading.Semaphore(0)
         self.policies = fallback.current(), copies.current()
@@ -155,19 +159,22 @@ class _Call:
                     for i in steps:
                         self._step(i)
             finally:
-                for i in steps:  # who waits for a step that never came goes on, and sees that something failed
-                    self._open(i)
                 self.ended.release()
 
         return work
 
     def _step(self, i: int) -> None:
-        queues, step = self.queues, self.queues.steps[i]
-        for j in queues.waits[i]:
+        for j in self.queues.waits[i]:
             with self.gates[j]:
                 pass
-        if self.failed is not None:
-            return
+        if self.failed is None:
+            self._run(i)
+        gate = self.gates.get(i)
+        if gate is not None:  # also if it failed: who waits must go on, and see that
+            gate.release()
+
+    def _run(self, i: int) -> None:
+        queues, step = self.queues, self.queues.steps[i]
         node, buffers = step.node, self.buffers
         settings = step.settings
         if any(o in queues.overwritten for o in node.outputs):
@@ -187,10 +194,3 @@ class _Call:
                 tokens.pop()
                 if not tokens:
                     buffers.pop(x, None)
-        self._open(i)
-
-    def _open(self, i: int) -> None:
-        gate = self.gates.get(i)
-        if gate is not None and i not in self.opened:
-            self.opened.add(i)
-            gate.release()

@@ -76,13 +76,13 @@ def place(problem: Problem, names: Sequence[str] | None = None) -> Placement:
 
 
 def _preferred(found: dict[str, tuple[float, Assignment]]) -> str:
-    """The quickest, or the best that uses one device if more bring next to nothing: predictions err."""
+    """The quickest; but one device, and what was there before, if others bring next to nothing: predictions err."""
     name = min(found, key=lambda n: found[n][0])
     alone = [n for n, (_, (devices, _)) in found.items() if len(set(devices)) == 1]
-    if alone:
-        single = min(alone, key=lambda n: found[n][0])
-        if found[name][0] > WORTH * found[single][0]:
-            return single
+    for others in (alone, ["follow"] if "follow" in found else []):
+        best = min(others, key=lambda n: found[n][0], default=name)
+        if found[name][0] > WORTH * found[best][0]:
+            name = best
     return name
 
 
