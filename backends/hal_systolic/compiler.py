@@ -62,10 +62,12 @@ class _Compiler:
         self.step = 0
         self.uses: dict[int, list[int]] = {}
         self.reads: dict[int, list[int]] = {}
+        self.sizes: dict[int, int] = {}  # of the largest view of a tensor that the work takes
         for step, piece in enumerate(work):
             inputs, outputs = _operands(piece)
-            for operand in dict.fromkeys((*inputs, *outputs)):
+            for operand in (*inputs, *outputs):
                 self.uses.setdefault(operand.key, []).append(step)
+                self.sizes[operand.key] = max(self.sizes.get(operand.key, 0), operand.nbytes)
             for operand in inputs:
                 self.reads.setdefault(operand.key, []).append(step)
         stream = int(machine.act.nbytes * STREAM_SHARE)
@@ -120,7 +122,7 @@ class _Compiler:
         place = (operand.key, memory)
         if place not in self.homes:
             self.homes[place] = self.ends.get(memory, 0)
-            self.ends[memory] = self.homes[place] + ceil(max(operand.nbytes, 1) / ALIGNMENT) * ALIGNMENT
+            self.ends[memory] = self.homes[place] + ceil(max(self.sizes[operand.key], 1) / ALIGNMENT) * ALIGNMENT
         start = self.homes[place]
         return Range(memory, start + low, start + high)
 
@@ -141,8 +143,8 @@ class _Compiler:
     def _evict(self, resident: Resident) -> None:
         """Write a tensor back, if it is wanted again or is a result."""
         if resident.dirty:
-            source = Range("act", resident.start, resident.start + resident.nbytes)
-            self._store(self.operands[resident.key], 0, resident.nbytes, source)
+            source = Range("act", resident.start, resident.start + resident.loaded)
+            self._store(self.operands[resident.key], 0, resident.loaded, source)
             resident.dirty = False
 
     def _retire(self, operand: Operand) -> None:
@@ -162,9 +164,9 @@ class _Compiler:
         """Room for all of a tensor in the activation buffer, if there is any; a result is there as a whole."""
         resident = self.act.get(operand.key)
         if resident is None:
-            resident = self.act.place(operand.key, operand.nbytes, self.step, locked, self._evict)
+            resident = self.act.place(operand.key, self.sizes[operand.key], self.step, locked, self._evict)
         if resident is not None and output:
-            resident.loaded, resident.dirty = operand.nbytes, True
+            resident.loaded, resident.dirty = max(resident.loaded, operand.nbytes), True
             self.weight.drop(operand.key)
         return resident
 
@@ -210,7 +212,9 @@ class _Compiler:
         if in_act is not None:
             return self.act, in_act
         store = self.weight if self.machine.weight.nbytes else self.act
-        resident = store.get(operand.key) or store.place(operand.key, operand.nbytes, self.step, locked, self._evict)
+        resident = store.get(operand.key)
+        if resident is None:
+            resident = store.place(operand.key, self.sizes[operand.key], self.step, locked, self._evict)
         return (store, resident) if resident is not None else None
 
     # --- the vector unit ----------------------------------------------------------------------------------------------
@@ -272,7 +276,7 @@ class _Compiler:
                 in_dram = self._off_chip(operand, "dram", 0, operand.nbytes)
                 self._move("HOST_IN", on_host, in_dram, operand, "weights" if operand.weight else "activations")
                 self.newest[operand.key] = "dram"
-        elif resident is not None and resident.loaded == operand.nbytes:
+        elif resident is not None and resident.loaded >= operand.nbytes:
             source = Range("act", resident.start, resident.start + operand.nbytes)
             self._move("HOST_OUT", source, on_host, operand, "results")
             resident.dirty = False

@@ -173,7 +173,8 @@ class Machine:
         for name, value in changes.items():
             outer, _, inner = name.replace("__", ".").partition(".")
             if inner:
-                nested.setdefault(outer, {})[inner] = value
+                now = getattr(self, outer, None)
+                nested.setdefault(outer, dict(now) if isinstance(now, Mapping) else {})[inner] = value
             else:
                 nested[outer] = value
         return replace(self, **_checked(self, nested, ""))
@@ -211,7 +212,7 @@ def _value(record: Any, name: str, kinds: Mapping[str, Any], value: Any, path: s
             raise ConfigError(f"{label} has parts: set {', '.join(f'{label}.{f.name}' for f in fields(now))}")
         return replace(now, **_checked(now, value, f"{label}."))
     if isinstance(now, Mapping):
-        return _rates(now, value, label)
+        return _rates(value, label)
     if get_args(kind):
         if value not in get_args(kind):
             raise ConfigError(f"{label} must be one of {', '.join(get_args(kind))}, got {value!r}")
@@ -226,10 +227,10 @@ def _value(record: Any, name: str, kinds: Mapping[str, Any], value: Any, path: s
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def _rates(now: Mapping[str, float], value: Any, label: str) -> dict[str, float]:
+def _rates(value: Any, label: str) -> dict[str, float]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{label} needs a table from formats to products a cycle, got {value!r}")
     for dtype, rate in value.items():
         if dtype not in BYTES or isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 16:
             raise ConfigError(f"{label}.{dtype} needs one of {', '.join(BYTES)} and products a cycle, got {rate!r}")
-    return {**now, **{dtype: float(rate) for dtype, rate in value.items()}}
+    return {dtype: float(rate) for dtype, rate in value.items()}

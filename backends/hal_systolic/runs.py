@@ -87,7 +87,7 @@ def run(
         if i == 0:
             first_fetch, first_load, start = fetch_at, load_at, s_next
         else:
-            waited = s_next - s - issue
+            waited = _cycles(s_next - s - issue)
             shifted = min(waited, load)
             shift, stall = shift + shifted, stall + waited - shifted
         if fetch:
@@ -104,7 +104,7 @@ def run(
             starts = ((s + issue, ds), (l + dl, dl))
             skip = min(_ahead((df, fetches), (dl, ((l, dl), (f + df, df), frees)), (ds, starts)), tiles - i)
             if skip > 0:
-                waited = ds - issue
+                waited = _cycles(ds - issue)
                 shifted = min(waited, load)
                 shift, stall = shift + skip * shifted, stall + skip * (waited - shifted)
                 f, l, s = f + skip * df, l + skip * dl, s + skip * ds  # noqa: E741
@@ -114,6 +114,11 @@ def run(
                 regular = 0
     feeder.fetched, feeder.loaded, feeder.switched = f, l, s
     return Run((first_fetch, f) if fetch else (weights, weights), (first_load, l), start, s + issue, shift, stall)
+
+
+def _cycles(difference: float) -> float:
+    """A difference of two times without what rounding left of it."""
+    return difference if difference > 1e-6 else 0.0
 
 
 def _same(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

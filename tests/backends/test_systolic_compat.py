@@ -12,6 +12,9 @@ from click.testing import CliRunner
 from hal.cli import cli
 from hal.errors import ConfigError
 from hal_systolic.compat import Convolution, count, read_layer
+from hal_systolic.presets import load
+from hal_systolic.simulation import simulate
+from hal_systolic.work import Matmul, Operand
 
 TABLE = Path(__file__).with_name("scalesim_sample.csv")
 ROWS = list(csv.DictReader(TABLE.read_text(encoding="utf-8").splitlines()))
@@ -28,6 +31,17 @@ def test_counts_are_those_of_scalesim(row: dict[str, str]) -> None:
         names = [*names, "dram_ifmap_reads"]
     assert {name: getattr(counts, name) for name in names} == pytest.approx({n: float(row[n]) for n in names}, rel=1e-9)
     assert counts.total_cycles == int(row["total_cycles"]) - int(row["stall_cycles"])
+
+
+@pytest.mark.parametrize("row", ROWS[::4], ids=lambda row: row["id"])
+def test_the_event_level_counts_the_same_cycles(row: dict[str, str]) -> None:
+    """Its count is one more: SCALE-Sim gives the index of the last cycle."""
+    m, n, k, rows, cols = (int(row[name]) for name in ("M", "N", "K", "rows", "cols"))
+    machine = load("scalesim-compat", rows=rows, cols=cols, dataflow=row["dataflow"])
+    a, b, out = (Operand(key, 1) for key in range(3))
+    simulation = simulate([Matmul(m, k, n, a, b, out, "int8")], machine)
+    assert simulation.cycles == int(row["compute_cycles"]) + 1
+    assert simulation.total.tiles == int(row["folds"])
 
 
 def test_the_command_writes_the_table_with_its_results(tmp_path: Path) -> None:
