@@ -102,6 +102,8 @@ class Chain:
 
     def __init__(self, cut: Cut, steps: list[Step], inputs: list[Shape], outputs: list[int]) -> None:
         self.cut = cut
+        self.lying, self.rows, self.step = cut.lying, cut.rows, cut.step
+        self.axes = tuple(range(len(cut.shape)))
         self.steps = steps
         self.kinds = [cut.kind(s) for s in inputs]
         self.outputs = outputs
@@ -120,34 +122,35 @@ class Chain:
         turned = [x.transpose(order) for x in results]
         if not all(x.flags.c_contiguous for x in turned):
             return self._one_by_one(inputs, given)
-        lying = self.cut.lying
+        lying = self.lying
         targets = {n: x.reshape(lying) for n, x in zip(self.outputs, turned, strict=True)}
         tables = [self._table(x, kind, order) for x, kind in zip(inputs, self.kinds, strict=True)]
 
         def part(start: int, stop: int) -> None:
             memory = scratch("chain", (self.count, self.line), np.uint8)
-            for at in range(start, stop, self.cut.step):
-                self._block(tables, targets, memory, at, min(at + self.cut.step, stop))
+            for at in range(start, stop, self.step):
+                self._block(tables, targets, memory, at, min(at + self.step, stop))
 
-        in_parts(quiet(part), self.cut.rows, 2 * len(self.steps) * prod(lying))
+        in_parts(quiet(part), self.rows, 2 * len(self.steps) * prod(lying))
         return tuple(results)
 
     def _order(self, full: list[Array]) -> tuple[int, ...] | None:
         """The one order in which the axes of all inputs lie in memory; None without one."""
-        axes = tuple(range(len(self.cut.shape)))
-        if all(x.flags.c_contiguous for x in full):
-            return axes
-        if not {"all", "one"}.issuperset(self.kinds) or len(self.cut.lying) > 1:  # rows are rows of the shape
+        if all([x.flags.c_contiguous for x in full]):
+            return self.axes
+        if not {"all", "one"}.issuperset(self.kinds) or len(self.lying) > 1:  # rows are rows of the shape
             return None
-        order = tuple(sorted(axes, key=lambda axis: -full[0].strides[axis]))
+        order = tuple(sorted(self.axes, key=lambda axis: -full[0].strides[axis]))
         return order if all(x.transpose(order).flags.c_contiguous for x in full) else None
 
     def _empty(self, order: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        if order is self.axes:
+            return np.empty(self.cut.shape, dtype)
         return np.empty([self.cut.shape[axis] for axis in order], dtype).transpose(np.argsort(order))
 
     def _table(self, x: Array, kind: str, order: tuple[int, ...]) -> tuple[Array, bool]:
         """An input as a matrix or vector, and whether each block has its own rows of it."""
-        lying = self.cut.lying
+        lying = self.lying
         if kind == "all":
             return x.transpose(order).reshape(lying), True
         if kind == "rows":
@@ -158,7 +161,7 @@ class Chain:
         self, tables: list[tuple[Array, bool]], targets: dict[int, Array], memory: Array, at: int, stop: int
     ) -> None:
         values = [x[at:stop] if moves else x for x, moves in tables]
-        shape = (stop - at, *self.cut.lying[1:])
+        shape = (stop - at, *self.lying[1:])
         size = prod(shape)
         for step in self.steps:
             if step.output in targets:

@@ -9,7 +9,7 @@ from hal.plugin import Array, Backend, Group, Node, Op, Spec
 from hal_cpu.chains import Chain, Step, rows_and_columns
 from hal_cpu.quiet import quiet
 
-WORTH = 1 << 15  # elements of a result from which blocks gain more than cutting costs
+WORTH = 1 << 17  # elements of a result from which blocks gain more than cutting costs (measured)
 Run = Callable[..., tuple[Array, ...]]
 
 

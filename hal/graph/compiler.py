@@ -83,7 +83,10 @@ class Entry:
         self.who = who
         self.plan = planned(found.graph, options, found.owners)
         self.backward = None if found.backward is None else planned(found.backward.graph, options)
-        self.fetch = [_fetching(source) for source in found.sources]
+        self.enter = self._entrance()
+        self.origin = Origin(1, user_line())
+        self.specs = [(v.spec, v.device) for v in found.graph.outputs]
+        self.draws = tuple(found.draws.items())
         self.lock = threading.Lock()
         self.updates = [
             (source, i, old.spec, old.device)
@@ -123,17 +126,14 @@ class Entry:
         """Replay on these arguments."""
         found = self.trace
         with self.lock:
-            inputs = [fetch(leaves) for fetch in self.fetch]
-            results = _runner(self.plan)(*inputs)
-            for generator, count in found.draws.items():
+            results = self.enter(leaves)
+            for generator, count in self.draws:
                 generator.advance(count)
             for source, i, spec, where in self.updates:
                 self._update(source, leaves, results[i], spec, where)
             for storage in self.touched:
                 storage.version += 1
-        origin = Origin(1, user_line())
-        specs = [(v.spec, v.device) for v in found.graph.outputs]
-        outs = [Tensor(b, s, d, origin) for b, (s, d) in zip(results, specs, strict=False)]
+        outs = [Tensor(b, s, d, self.origin) for b, (s, d) in zip(results, self.specs)]  # noqa: B905  # then updates
         for new in found.gradients:
             leaf = leaves[new.leaf] if isinstance(new.leaf, int) else new.leaf
             leaf._grad = new.fixed if new.index is None else outs[new.index]
@@ -142,6 +142,27 @@ class Entry:
         if found.backward is not None:
             self._record(leaves, outs)
         return _results(found.template, outs, leaves)
+
+    def _entrance(self) -> Callable[[Sequence[Tensor]], Sequence[Any]]:
+        """A function that runs the plan on what its inputs are now: one expression, written for this trace."""
+        scope: dict[str, Any] = {"run": self.plan.run}
+        given = []
+        for i, source in enumerate(self.trace.sources):
+            if isinstance(source, Argument):
+                given.append(f"leaves[{source.index}].buffer")
+            elif isinstance(source, State):
+                scope[f"s{i}"] = source.storage
+                given.append(f"s{i}.buffer")
+            elif isinstance(source, Computed):
+                scope |= {f"f{i}": source.compute, f"u{i}": source.device.backend.upload, f"d{i}": source.device}
+                given.append(f"u{i}(f{i}(), d{i})")
+            elif isinstance(source.leaf, int):
+                given.append(f"leaves[{source.leaf}]._grad.buffer")
+            else:
+                scope[f"t{i}"] = source.leaf
+                given.append(f"t{i}._grad.buffer")
+        enter: Callable[[Sequence[Tensor]], Sequence[Any]] = eval(f"lambda leaves: run({', '.join(given)})", scope)
+        return enter
 
     def _update(self, source: Any, leaves: Sequence[Tensor], buffer: Any, spec: Spec, where: Any) -> None:
         if isinstance(source, State):
@@ -234,21 +255,6 @@ def _results(template: Any, outs: list[Tensor], leaves: Sequence[Tensor]) -> Any
     return template
 
 
-def _fetching(source: Any) -> Callable[[Sequence[Tensor]], Any]:
-    """How to get an input's buffer, given the tensors among the arguments."""
-    if isinstance(source, Argument):
-        index = source.index
-        return lambda leaves: leaves[index].buffer
-    if isinstance(source, State):
-        storage = source.storage
-        return lambda leaves: storage.buffer
-    if isinstance(source, Computed):
-        send, compute, where = source.device.backend.upload, source.compute, source.device
-        return lambda leaves: send(compute(), where)
-    leaf = source.leaf
-    return lambda leaves: _grad_of(leaves[leaf] if isinstance(leaf, int) else leaf).buffer
-
-
 def _grad_of(leaf: Tensor) -> Tensor:
     assert leaf._grad is not None
     return leaf._grad
@@ -276,11 +282,15 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if tracing.tracer is not None and tracing.active() is not None:
             return self.function(*args, **kwargs)
-        leaves: list[Tensor] = []
-        rest = flatten((args, kwargs), leaves, self._who)
-        key = (rest, tuple([(x.spec, x.device, x.tracked) for x in leaves]), mode.enabled, chosen())
+        rest: Hashable
+        leaves: Sequence[Tensor]
+        if not kwargs and all([isinstance(x, Tensor) for x in args]):
+            rest, leaves = len(args), args
+        else:
+            rest = flatten((args, kwargs), leaves := [], self._who)
+        key = (rest, *[(x.spec, x.device, x.tracked) for x in leaves], mode.enabled, chosen())
         if len(leaves) > 1 and len({id(x) for x in leaves}) < len(leaves):
-            key = (*key, tuple([next(i for i, y in enumerate(leaves) if y is x) for x in leaves]))  # type: ignore[assignment]
+            key = (*key, *[next(i for i, y in enumerate(leaves) if y is x) for x in leaves])
         entry = self._find(key, leaves)
         if entry is None:
             entry = self._trace(key, args, kwargs, leaves)
