@@ -16,6 +16,7 @@ from hal.errors import StateError
 from nn.data.collate import move_tensors, stack, to_tensors
 from nn.data.dataset import read_batch
 from nn.data.prefetch import OrderedMap
+from nn.data.processes import METHODS, Workers
 from nn.data.randomness import begin, reading
 from nn.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 
@@ -38,6 +39,8 @@ class DataLoader:
         prefetch_factor: batches that are read ahead for each thread.
         device: where the batches' tensors are put. Without one, arrays and numbers become tensors on the default
             device, and what are tensors already stay where they are.
+        multiprocessing_context: "spawn", "forkserver" or "fork": read in processes that are started like this, and
+            kept, instead of threads: for datasets whose own Python code is the bottleneck. The batches are the same.
 
     The order of pass n follows from the seed and n alone. `state_dict()` between two passes has both, and a loader of
     another run that gets them with `load_state_dict` continues with the same batches.
@@ -50,7 +53,7 @@ class DataLoader:
     >>> [batch.tolist() for batch in DataLoader(range(5), batch_size=2)]
     [[0, 1], [2, 3], [4]]
 
-    Source: torch.utils.data.DataLoader, with threads where it has processes.
+    Source: torch.utils.data.DataLoader, with threads where it has processes, unless they are asked for.
 
     Raises:
         ValueError: for sizes that are no positive integers, and settings that exclude each other.
@@ -70,7 +73,13 @@ class DataLoader:
         generator: int | hal.Generator | None = None,
         prefetch_factor: int = 2,
         device: Any = None,
+        multiprocessing_context: str | None = None,
     ) -> None:
+        if multiprocessing_context is not None and (multiprocessing_context not in METHODS or num_workers < 1):
+            raise ValueError(
+                f"DataLoader needs multiprocessing_context= one of {METHODS} and num_workers= of 1 or more, "
+                f"got {multiprocessing_context!r} and {num_workers}"
+            )
         for name, value, least in [("num_workers", num_workers, 0), ("prefetch_factor", prefetch_factor, 1)]:
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"DataLoader needs {name} to be an integer of at least {least}, got {value!r}")
@@ -93,7 +102,9 @@ class DataLoader:
         self.collate_fn = collate_fn
         self.generator = generator
         self.device = device
+        self.multiprocessing_context = multiprocessing_context
         self._passes = 0
+        self._workers: Workers | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return _Pass(self)
@@ -144,6 +155,16 @@ class DataLoader:
                 f"{sorted(state)}: build it with shuffle=True as the one that was saved"
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker process gets a copy of."""
+        return self.__dict__ | {"_workers": None, "generator": None, "sampler": None, "batch_sampler": None}
+
+    def _processes(self) -> Workers | None:
+        """The worker processes, started for the first pass; None if threads read."""
+        if self.multiprocessing_context is not None and self._workers is None:
+            self._workers = Workers(self, self.num_workers, self.multiprocessing_context)
+        return self._workers
+
     def _stream(self) -> tuple[int, int]:
         """The seed and the number of the pass that begins now, of which the random numbers of its items are made."""
         source = self._stateful()
@@ -186,7 +207,7 @@ class _Pass(Iterator[Any]):
     def __init__(self, loader: DataLoader, skip: int = 0) -> None:
         self._loader = loader
         self._batches = OrderedMap(
-            partial(_read, loader, chosen(), loader._stream()),
+            partial(_read, loader._processes() or loader, chosen(), loader._stream()),
             islice(loader.batch_sampler, skip, None) if skip else loader.batch_sampler,
             threads=loader.num_workers,
             ahead=loader.num_workers * loader.prefetch_factor,
@@ -208,10 +229,14 @@ class _Pass(Iterator[Any]):
         self._batches.close()
 
 
-def _read(loader: DataLoader, device: hal.Device | None, stream: tuple[int, int], indices: Sequence[int]) -> Any:
+def _read(
+    source: DataLoader | Workers, device: hal.Device | None, stream: tuple[int, int], indices: Sequence[int]
+) -> Any:
     """One batch, read under the `with device:` that the loop is in, which holds for one thread only."""
+    if isinstance(source, Workers):
+        return source.read(stream, indices)
     with contextlib.nullcontext() if device is None else device, reading(stream):
-        return loader.read(indices)
+        return source.read(indices)
 
 
 def _short(indices: Sequence[int]) -> str:
