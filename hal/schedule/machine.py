@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from math import inf
@@ -23,6 +23,7 @@ from hal.schedule.problem import NEVER, Route
 from hal.schedule.speed import Link, Speed
 from hal.views import VIEWS
 
+HANDOFF = 1e-4  # seconds until a thread that waits for a copy goes on; 30 to 300 µs with six queues on two processors
 PRESETS = "hal.schedule.presets"
 UNITS = {
     "": 1.0,
@@ -184,7 +185,8 @@ def here(devices: Iterable[Device]) -> Machine:
     for device in found:
         known = calibration_of(device)
         limit = device.backend.max_memory(device)
-        units.append(Unit(device, known.speed, inf if limit is None else limit, known.upload, known.download))
+        links = [replace(link, latency=link.latency + HANDOFF) for link in (known.upload, known.download)]
+        units.append(Unit(device, known.speed, inf if limit is None else limit, *links))
     direct = {}
     for a, source in enumerate(found):
         for b, target in enumerate(found):
