@@ -13,7 +13,7 @@ import hal
 from hal.config import did_you_mean
 from hal.errors import HalError
 
-OWN = ("conform", "devices", "diff", "env", "ops", "plugin")  # each in the module of its name
+OWN = ("calibrate", "conform", "devices", "diff", "env", "explain", "ops", "plugin")  # each in the module of its name
 
 
 class _Commands(click.Group):
