@@ -13,6 +13,7 @@ from hal_systolic.config import Machine
 from hal_systolic.counters import Counters
 from hal_systolic.recording import Recorder, recording
 from hal_systolic.simulation import Simulation, simulate
+from hal_systolic.work import Work
 
 
 class Report:
@@ -43,6 +44,14 @@ class Report:
                     known = self._simulated[machine] = len(works), simulate(self._recorder.finished(machine), machine)
                 return known[1]
         raise ConfigError(f"nothing ran on {name!r}; there is {', '.join(self.machines) or 'nothing at all'}")
+
+    def work(self, name: str) -> list[Work]:
+        """What one machine was asked to do: other machines can be asked the same.
+
+        Raises:
+            ConfigError: nothing ran on it.
+        """
+        return self._recorder.finished(self.of(name).machine)
 
     @property
     def simulation(self) -> Simulation:

@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = ("compat", "model", "presets")
+COMMANDS = ("compat", "model", "presets", "sweep")
 
 
 class _Commands(click.Group):
