@@ -66,10 +66,23 @@ def clip_grad_norm_(
         total = get_total_norm(gradients, norm_type)
         if error_if_nonfinite and not abs(float(total)) < inf:
             raise ValueError(f"clip_grad_norm_: the norm of the gradients is {float(total)}; look for what made it so")
-        factor = ops.minimum(max_norm / (total + 1e-6), 1.0)
-        for gradient in gradients:
-            gradient.mul_(factor)
+        _scale(gradients, max_norm, total)
     return total
+
+
+def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor) -> None:
+    """`clip_grad_norm_` for a norm that is known already, such as that of `get_total_norm`.
+
+    Source: torch.nn.utils.clip_grads_with_norm_.
+    """
+    with hal.no_grad():
+        _scale(_gradients(parameters), max_norm, total_norm)
+
+
+def _scale(gradients: list[Tensor], max_norm: float, total: Tensor) -> None:
+    factor = ops.minimum(max_norm / (total + 1e-6), 1.0)
+    for gradient in gradients:
+        gradient.mul_(factor)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

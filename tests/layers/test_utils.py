@@ -62,3 +62,55 @@ def test_a_norm_that_is_not_finite_can_be_an_error() -> None:
     p.grad = hal.tensor([float("nan"), 1.0])
     with pytest.raises(ValueError, match="the norm of the gradients is nan"):
         nn.utils.clip_grad_norm_(p, 1.0, error_if_nonfinite=True)
+
+
+def test_gradients_are_clipped_by_a_norm_that_is_known() -> None:
+    parameter = nn.Parameter(hal.zeros(2))
+    parameter.grad = hal.tensor([3.0, 4.0])
+    nn.utils.clip_grads_with_norm_(parameter, 1.0, nn.utils.get_total_norm([parameter.grad]))
+    np.testing.assert_allclose(parameter.grad.numpy(), [0.6, 0.8], rtol=1e-5)
+
+
+FUSED: list[tuple[nn.Module, nn.Module, tuple[int, ...]]] = [
+    (nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), (2, 4, 5, 5)),
+    (nn.Conv2d(4, 6, 3, groups=2, bias=False), nn.BatchNorm2d(6), (2, 4, 5, 5)),
+    (nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6, affine=False), (2, 4, 5)),
+    (nn.ConvTranspose2d(4, 6, 3), nn.BatchNorm2d(6), (2, 4, 5, 5)),
+    (nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d(6), (2, 4, 5, 5)),
+    (nn.Linear(4, 6), nn.BatchNorm1d(6), (7, 4)),
+]
+
+
+@pytest.mark.parametrize(("layer", "norm", "shape"), FUSED, ids=str)
+def test_batch_norms_are_folded_into_the_layer_before(
+    layer: nn.Module, norm: nn.Module, shape: tuple[int, ...]
+) -> None:
+    hal.manual_seed(0)
+    x = hal.randn(*shape)
+    for _ in range(3):
+        norm(layer(hal.randn(*shape) * 2 + 1))
+    if norm.weight is not None:
+        nn.init.uniform_(norm.weight)
+        nn.init.uniform_(norm.bias)
+    fuse = nn.utils.fuse_linear_bn_eval if isinstance(layer, nn.Linear) else nn.utils.fuse_conv_bn_eval
+    with pytest.raises(TypeError, match="both modules in eval mode"):
+        fuse(layer, norm)
+
+    fused = fuse(layer.eval(), norm.eval())
+
+    assert type(fused) is type(layer)
+    np.testing.assert_allclose(fused(x).detach().numpy(), norm(layer(x)).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_only_a_norm_with_statistics_can_be_folded() -> None:
+    with pytest.raises(TypeError, match="with running statistics, got LayerNorm"):
+        nn.utils.fuse_linear_bn_eval(nn.Linear(2, 3).eval(), nn.LayerNorm(3).eval())
+
+
+def test_norms_of_weights_by_their_older_names() -> None:
+    layer = nn.utils.weight_norm(nn.Linear(3, 2), dim=None)
+    assert "parametrizations.weight.original0" in layer.state_dict()
+    assert list(nn.utils.remove_weight_norm(layer).state_dict()) == ["bias", "weight"]
+    layer = nn.utils.spectral_norm(nn.Linear(3, 2), n_power_iterations=9)
+    assert np.linalg.svd(layer.weight.detach().numpy())[1][0] == pytest.approx(1, abs=1e-3)
+    assert list(nn.utils.remove_spectral_norm(layer).state_dict()) == ["bias", "weight"]
