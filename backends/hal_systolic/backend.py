@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hal.plugin import Array, Backend, Device, DType, DTypeError, Kernel, Kernels, Op, Spec, Tolerance, dtypes
+from hal.plugin import Array, Backend, Device, DType, DTypeError, Kernel, Kernels, Link, Op, Spec, Speed, Tolerance
+from hal.plugin import dtypes as formats
 
 if TYPE_CHECKING:
     from hal_systolic.config import Machine
     from hal_systolic.numerics import Numerics
 
 WITHOUT = ("float16", "float64", "complex64", "complex128")  # number formats that the machines do not have
-FORMATS = frozenset(d for d in dtypes.ALL if d.name not in WITHOUT)
+FORMATS = frozenset(d for d in formats.ALL if d.name not in WITHOUT)
 
 
 class Systolic(Backend):
@@ -117,6 +118,20 @@ class Chip(Backend):
         from hal_systolic.accuracy import tolerance_of
 
         return tolerance_of(self.machine, op, dtype)
+
+    def speed(self, device: Device) -> Speed:
+        """The machine's own speed, not its simulation's: products at the rates of its array, all else by lanes."""
+        m = self.machine
+        products = {name: 2 * m.peak_macs * m.clock_hz * rate for name, rate in m.rates.items()}
+        floats, integers = products.get("bfloat16"), products.get("int8", products.get("bfloat16", 0.0))
+        rates = {"any": m.vector.lanes * m.vector.ops_per_cycle * m.clock_hz, "contraction/int32": integers}
+        if floats:
+            rates |= {"contraction/float32": floats / self.numerics.passes, "contraction/bfloat16": floats}
+        return Speed(m.dram.bytes_per_s, rates, launch=(2 * m.rows + m.cols) / m.clock_hz)
+
+    def link(self, device: Device, other: Device | None = None) -> Link | None:
+        m = self.machine
+        return Link(m.host.bytes_per_s, m.host.latency / m.clock_hz) if other is None else None
 
     def describe(self, device: Device) -> dict[str, str]:
         m = self.machine

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hal.plugin import Array, one_blas_thread
-from hal_systolic.rounding import flush, split
+from hal_systolic.rounding import flush, rounded, split
 
 EXACT_IN_FLOAT32 = 1 << 24  # integers up to here
 Passes = Literal[1, 3, 6]
@@ -48,20 +48,30 @@ class Numerics:
         """a @ b for (..., m, k) and (..., k, n) of one dtype, in that dtype: `sums`, rounded once."""
         return self.sums(a, b).astype(a.dtype, copy=False)
 
-    def sums(self, a: Array, b: Array) -> Array:
+    def sums(self, a: Array, b: Array, ready: str = "") -> Array:
         """a @ b for (..., m, k) and (..., k, n) of one dtype, as it stands in the accumulators.
 
         float32 goes through the array as bfloat16, in so many passes, bfloat16 as it is; both give float32. Integers
         are exact, and wrap around in their own dtype.
+
+        Args:
+            ready: which of `a` and `b` are made of what `rounded` gave.
         """
         if a.dtype.kind in "iub":
             return whole_product(a, b)
         passes = self.passes if a.dtype == np.float32 else 1
-        return self.float_product(a.astype(np.float32, copy=False), b.astype(np.float32, copy=False), passes)
+        return self.float_product(a.astype(np.float32, copy=False), b.astype(np.float32, copy=False), passes, ready)
 
-    def float_product(self, a: Array, b: Array, passes: int = 1) -> Array:
+    def rounded(self, x: Array) -> Array:
+        """`x` as the array takes it, where that is one number for each; else as it is."""
+        return rounded(x, self.ftz) if x.dtype == np.float32 and self.passes == 1 else x
+
+    def float_product(self, a: Array, b: Array, passes: int = 1, ready: str = "") -> Array:
         """a @ b for float32 matrices (..., m, k) and (..., k, n), as `passes` products of their bfloat16 parts."""
-        left, right = split(a, PARTS[passes], self.ftz), split(b, PARTS[passes], self.ftz)
+        left, right = (
+            [x] if passes == 1 and name in ready else split(x, PARTS[passes], self.ftz)
+            for name, x in (("a", a), ("b", b))
+        )
         if not self.exact:
             total = _sum_of_products([(left[i], right[j]) for i, j in PASSES[passes]])
             return flush(total) if self.ftz else total

@@ -6,6 +6,7 @@ Each kernel takes the machine's `Numerics` first; `backend` puts it there. Layou
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any
@@ -96,8 +97,10 @@ def patches(x: Array, kernel: Sizes, out: Sizes, stride: Sizes, padding: Sizes, 
         ),
         writeable=False,
     )  # fmt: skip
-    order = (1, 0, *range(3 + n, 3 + 2 * n), 2, *range(3, 3 + n))
-    return seen.transpose(order).reshape(groups, batch * prod(out), channels // groups * prod(kernel))
+    # Written so that neighbours in a row of the image stay neighbours, then turned: a copy that takes half the time.
+    order = (1, 2, *range(3, 3 + n), 0, *range(3 + n, 3 + 2 * n))
+    columns = seen.transpose(order).reshape(groups, channels // groups * prod(kernel), batch * prod(out))
+    return columns.swapaxes(1, 2)
 
 
 def convolution(
@@ -105,7 +108,9 @@ def convolution(
     stride: Sizes, padding: Sizes, dilation: Sizes, groups: int,
 ) -> Array:  # fmt: skip
     """The convolution as one product for each group: patches by filters."""
-    return _convolved(numerics.sums, x, weight, bias, x.dtype, stride, padding, dilation, groups)
+    # The image is rounded, and not its patches, which repeat each element as often as the kernel has places.
+    seen = numerics.rounded(x)
+    return _convolved(partial(numerics.sums, ready="a"), seen, weight, bias, x.dtype, stride, padding, dilation, groups)
 
 
 @on_array(ops.integer_conv2d)
@@ -137,13 +142,13 @@ def weight_gradient(
     weight_shape: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int,
 ) -> Array:  # fmt: skip
     """The gradient of a convolution by its weights: gradients by patches, summed over all places of all images."""
-    rows = patches(x, weight_shape[2:], g.shape[2:], stride, padding, dilation, groups)
+    rows = patches(numerics.rounded(x), weight_shape[2:], g.shape[2:], stride, padding, dilation, groups)
     filters = weight_shape[0] // groups
     places = g.shape[0] * prod(g.shape[2:])
     left = (
         g.reshape(g.shape[0], groups, filters, prod(g.shape[2:])).transpose(1, 2, 0, 3).reshape(groups, filters, places)
     )
-    return numerics.sums(left, rows).astype(x.dtype, copy=False).reshape(weight_shape)
+    return numerics.sums(left, rows, ready="b").astype(x.dtype, copy=False).reshape(weight_shape)
 
 
 def transposed(

@@ -54,6 +54,16 @@ def test_an_integer_array_multiplies_no_floats() -> None:
         assert (small @ small.T).tolist() == [[3, 3], [3, 3]]
 
 
+def test_the_scheduler_is_told_the_speed_of_the_machine() -> None:
+    device = hal.device("systolic:tpu-v2-core")
+    speed, link = device.backend.speed(device), device.backend.link(device)
+    assert speed.rate("conv2d", "contraction", "float32") == 2 * 128 * 128 * 700e6
+    assert speed.rate("add", "elementwise", "float32") == 1024 * 700e6
+    assert (speed.bandwidth, link.bandwidth) == (358e9, 14e9)
+    v1 = hal.device("systolic:tpu-v1")
+    assert v1.backend.speed(v1).rate("integer_linear", "contraction", "int32") == 2 * 65536 * 700e6
+
+
 def test_precision_is_a_matter_of_passes() -> None:
     x = hal.tensor([[1.0, 2.0**-10]], device="systolic")
     y = hal.tensor([[1.0 + 2.0**-9, 1.0]], device="systolic")
