@@ -72,6 +72,7 @@ from hal.random import (
     Generator, bernoulli, default_generator, get_rng_state, initial_seed, manual_seed, multinomial, normal, rand,
     rand_like, randint, randint_like, randn, randn_like, randperm, seed, set_rng_state, uniform,
 )  # fmt: skip
+from hal.schedule.by_hand import place
 from hal.registry import device_count, devices, register, unregister
 from hal.report import placement_report
 from hal.scopes import scope
@@ -101,7 +102,7 @@ __all__ = [
     "load", "log_softmax", "logit", "logsumexp", "long", "lt", "manual_seed", "masked_fill", "masked_select",
     "matrix_transpose", "max", "mean", "median", "meshgrid", "min", "mm", "moveaxis", "movedim", "multinomial",
     "multiply", "mv", "nan", "nan_to_num", "narrow", "ne", "negative", "newaxis", "no_grad", "nonzero", "norm",
-    "normal", "numel", "ones", "ones_like", "ops", "outer", "permute", "permute_dims", "pi", "placement",
+    "normal", "numel", "ones", "ones_like", "ops", "outer", "permute", "permute_dims", "pi", "place", "placement",
     "placement_report", "positive", "prod", "profile", "promote_types", "rand", "rand_like", "randint",
     "randint_like", "randn", "randn_like", "randperm", "ravel", "register", "repeat", "repeat_interleave", "reshape",
     "result_type", "roll", "round", "run_into", "save", "scatter", "scatter_add", "scope", "searchsorted", "seed",

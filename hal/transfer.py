@@ -54,12 +54,12 @@ def _move(buffer: Buffer, spec: Spec, source: Device, target: Device) -> Buffer:
     return target.backend.upload(source.backend.download(buffer, spec), target)
 
 
-def _contents_on(x: Tensor, target: Device) -> Buffer:
+def _contents_on(x: Tensor, target: Device, asked: bool = False) -> Buffer:
     tracer = tracing.active()
     if tracer is None:
         return move(x.buffer, x.spec, x.device, target)
     check_dtype(x.spec, target)
-    return tracer.copy(x, target)
+    return tracer.copy(x, target, asked)
 
 
 def moved(x: Tensor, target: Device) -> Tensor:
@@ -77,13 +77,17 @@ class _Copy:
         return (to_device(g, x.device),)
 
 
-def to_device(x: Tensor, device: Device) -> Tensor:
-    """`x` on `device`: itself if it is there, else a copy through which gradients flow back."""
+def to_device(x: Tensor, device: Device, *, asked: bool = False) -> Tensor:
+    """`x` on `device`: itself if it is there, else a copy through which gradients flow back.
+
+    Args:
+        asked: the user wants it there in so many words, so that a compiled function keeps it so.
+    """
     if x.device is device:
         return x
     if isinstance(x.device.backend, StaleBackend):
         x.device.backend.refuse((x,))
-    out = Tensor(_contents_on(x, device), x.spec, device, Origin(2, user_line()))
+    out = Tensor(_contents_on(x, device, asked), x.spec, device, Origin(2, user_line()))
     if x.tracked and mode.enabled:
         if x.parent is not None:
             x.renew_history()

@@ -232,11 +232,11 @@ class Tracer:
         of = mode.gradient_of
         return of.line if of is not None and of.line is not None else user_line(3)
 
-    def copy(self, x: Tensor, device: Device) -> Value:
-        """Record a copy of `x` to another device."""
+    def copy(self, x: Tensor, device: Device, asked: bool = False) -> Value:
+        """Record a copy of `x` to another device; whether the user asked for it decides if it may be left out."""
         source = self.value_of(x)
         value = Value(x.spec, device)
-        self.nodes.append(Node(COPY, (source,), {"device": device}, (value,), self._line(), device))
+        self.nodes.append(Node(COPY, (source,), {"device": device}, (value,), self._line(), device, asked))
         return value
 
     def barrier(self, x: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ class Conversion(Facts, Numbers):
         if where is not self.device:
             from hal.transfer import to_device
 
-            out = to_device(out, where)
+            out = to_device(out, where, asked=True)
         if wanted is not self.dtype and not first:
             out = ops.cast(out, dtype=wanted)
         return self.clone() if copy and out is self else out
