@@ -22,8 +22,7 @@ from hal_opencl.templates import run
 
 _INDEX = """
 HAL_FUNCTION i64 place_of(i64 index, i64 size) {
-    const i64 at = index < 0 ? index + size : index;
-    return at < 0 ? 0 : at >= size ? size - 1 : at;
+    return clamp(index + (index < 0) * size, (i64)0, size - 1);
 }
 """
 # One element of the result for each i: `inner` elements lie behind each index.

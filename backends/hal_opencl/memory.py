@@ -69,7 +69,7 @@ class Pool:
         Raises:
             OutOfMemoryError: it does not fit; the message lists the largest holders.
         """
-        size = rounded(nbytes)
+        size = self._size(nbytes)
         with self._lock:
             self._sort_returned()
             blocks = self._free.get(size)
@@ -86,7 +86,7 @@ class Pool:
 
     def give_back(self, data: Any, nbytes: int) -> None:
         """Take a block back. Called by finalizers, at any moment and in any thread: it only takes a note."""
-        self._returned.append((data, rounded(nbytes)))
+        self._returned.append((data, self._size(nbytes)))
 
     def empty(self) -> None:
         """Give the free blocks back to the driver."""
@@ -102,12 +102,17 @@ class Pool:
         largest = sorted(groups.items(), key=lambda g: -g[0][1] * g[1])[:HOLDERS]
         return ", ".join(f"{n} x {bytes_text(nbytes)} from {made_by}" for (made_by, nbytes), n in largest)
 
+    def _size(self, nbytes: int) -> int:
+        """The size of a block: for simulators, which look for what lies beyond it and was never written, no more."""
+        return nbytes if self.runtime.is_simulator else rounded(nbytes)
+
     def _sort_returned(self) -> None:
         while self._returned:
             data, size = self._returned.popleft()
-            self._free.setdefault(size, []).append(data)
             self.used -= size
-            self.kept += size
+            if not self.runtime.is_simulator:
+                self._free.setdefault(size, []).append(data)
+                self.kept += size
 
     def _allocate(self, size: int, nbytes: int, made_by: str) -> Any:
         import pyopencl as cl

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hal_opencl.runtime import Runtime
 
 OPTIONS = "-cl-std=CL1.2 -w"
+FOR_SIMULATORS = " -cl-opt-disable"  # they follow what the source says, and know not all that optimisers make of it
 
 
 class Programs:
@@ -31,6 +32,7 @@ class Programs:
         self._kernels: dict[tuple[str, str], Any] = {}
         self._lock = threading.RLock()
         device = runtime.device
+        self.options = OPTIONS + (FOR_SIMULATORS if runtime.is_simulator else "")
         self._where = "\n".join((device.platform.name, device.platform.version, device.name, device.driver_version))
 
     def kernel(self, source: str, name: str, label: str = "") -> Any:
@@ -54,7 +56,7 @@ class Programs:
         import pyopencl as cl
 
         runtime = self.runtime
-        key = hashlib.sha256("\n".join((self._where, OPTIONS, source)).encode()).hexdigest()[:32]
+        key = hashlib.sha256("\n".join((self._where, self.options, source)).encode()).hexdigest()[:32]
         file = self.folder() / f"{key}.bin"
         if file.is_file():
             try:
@@ -66,7 +68,7 @@ class Programs:
                 self.loaded += 1
                 return program
         try:
-            program = cl.Program(runtime.context, source).build(options=OPTIONS.split(), cache_dir=False)
+            program = cl.Program(runtime.context, source).build(options=self.options.split(), cache_dir=False)
         except cl.Error as error:
             raise self._build_failure(source, key, label, error) from None
         self.built += 1

@@ -83,11 +83,12 @@ def _rows_of(backend: Backend, found: Registry) -> list[Row]:
 
 def _row_of(device: Device, backend: Backend, source: str, default: bool, for_tests: bool) -> Row:
     status, detail, trace = check(device)
-    names = [d.name for d in dtypes.ALL if d in backend.dtypes]
+    own = device.backend  # which may be another for each device
+    names = [d.name for d in dtypes.ALL if d in own.dtypes]
     row = Row(str(device), status, detail, default, source, 0, names, {}, trace, for_tests)
     try:
         row.kernels = len(backend.kernels)
-        row.facts = {str(name): str(value) for name, value in backend.describe(device).items()}
+        row.facts = {str(name): str(value) for name, value in own.describe(device).items()}
         for plugin, added in registry().added_kernels.get(backend.name, ()):
             row.facts[f"kernels of {plugin}"] = added.describe() or f"for {', '.join(sorted(added))}"
     except Exception as error:  # a stranger's code
