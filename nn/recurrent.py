@@ -30,7 +30,8 @@ class _Recurrent(Module):
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
-        dropout: float = 0.0, bidirectional: bool = False, device: DeviceLike = None, dtype: Any = None,
+        dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, device: DeviceLike = None,
+        dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if hidden_size < 1 or num_layers < 1:
@@ -39,6 +40,11 @@ class _Recurrent(Module):
             )
         if not 0 <= dropout <= 1:
             raise SettingError(f"{type(self).__name__} needs dropout= between 0 and 1, got {dropout}")
+        if not 0 <= proj_size < hidden_size:
+            raise SettingError(
+                f"{type(self).__name__} needs proj_size= below hidden_size, from 0 to {hidden_size - 1}, "
+                f"got {proj_size}"
+            )
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -46,17 +52,19 @@ class _Recurrent(Module):
         self.batch_first = batch_first
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
-        rows = self.gates * hidden_size
+        self.proj_size = proj_size
+        rows, out = self.gates * hidden_size, proj_size or hidden_size
         for layer, end in self._runs():
-            inputs = input_size if layer == 0 else hidden_size * (2 if bidirectional else 1)
+            inputs = input_size if layer == 0 else out * (2 if bidirectional else 1)
             shapes = {
                 "weight_ih": (rows, inputs),
-                "weight_hh": (rows, hidden_size),
+                "weight_hh": (rows, out),
                 "bias_ih": (rows,),
                 "bias_hh": (rows,),
+                "weight_hr": (proj_size, hidden_size),
             }
             for name, shape in shapes.items():
-                if bias or not name.startswith("bias"):
+                if name in self._names():
                     setattr(self, f"{name}_l{layer}{end}", Parameter(hal.empty(*shape, device=device, dtype=dtype)))
         self.reset_parameters()
 
@@ -66,6 +74,11 @@ class _Recurrent(Module):
             yield layer, ""
             if self.bidirectional:
                 yield layer, "_reverse"
+
+    def _names(self) -> list[str]:
+        """How the parameters of each run begin."""
+        biases = ["bias_ih", "bias_hh"] if self.bias else []
+        return ["weight_ih", "weight_hh", *biases, *(["weight_hr"] if self.proj_size else [])]
 
     def reset_parameters(self) -> None:
         """Draw new initial values."""
@@ -86,8 +99,7 @@ class _Recurrent(Module):
 
         `alive` says for each step which sequences have it; None if all do. The others keep their state.
         """
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
-        weights = tuple(getattr(self, f"{name}_l{layer}{end}") for name in names)
+        weights = tuple(getattr(self, f"{name}_l{layer}{end}") for name in self._names())
         outs = []
         pairs = list(zip(steps, alive, strict=True))
         for x, here in reversed(pairs) if end else pairs:
@@ -99,11 +111,11 @@ class _Recurrent(Module):
     def _begin(self, x: Tensor, given: States | None) -> list[States]:
         """The states to begin with, one for each run. `x` is (time, batch, inputs)."""
         who, runs = type(self).__name__, self.num_layers * (2 if self.bidirectional else 1)
-        wanted = (runs, x.shape[1], self.hidden_size)
+        sizes = (self.proj_size or self.hidden_size, self.hidden_size)[: self.states]
         if given is None:
-            zeros = hal.zeros(*wanted[1:], dtype=x.dtype, device=x.device)
-            return [(zeros,) * self.states] * runs
-        for state in given:
+            return [tuple(hal.zeros(x.shape[1], n, dtype=x.dtype, device=x.device) for n in sizes)] * runs
+        for state, size in zip(given, sizes, strict=True):
+            wanted = (runs, x.shape[1], size)
             if state.shape != wanted:
                 raise ShapeError(f"{who} needs initial states {wanted}, got {state.shape}")
         return [tuple(state[i] for state in given) for i in range(runs)]
@@ -153,6 +165,7 @@ class _Recurrent(Module):
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
+        text += f", proj_size={self.proj_size}" if self.proj_size else ""
         defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
         return text + "".join(f", {n}={getattr(self, n)}" for n, value in defaults.items() if getattr(self, n) != value)
 
@@ -181,7 +194,8 @@ class RNN(_Recurrent):
     ) -> None:  # fmt: skip
         if nonlinearity not in ("tanh", "relu"):
             raise SettingError(f"RNN needs nonlinearity= 'tanh' or 'relu', got {nonlinearity!r}")
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype)
+        sizes = input_size, hidden_size, num_layers
+        super().__init__(*sizes, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
         self.nonlinearity = nonlinearity
 
     def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
@@ -200,6 +214,13 @@ class GRU(_Recurrent):
 
     gates = 3
 
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, device: DeviceLike = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        sizes = input_size, hidden_size, num_layers
+        super().__init__(*sizes, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
+
     def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
         return (ops.gru_cell(x, *state, *weights),)
 
@@ -211,13 +232,24 @@ class GRU(_Recurrent):
 class LSTM(_Recurrent):
     """Long short-term memories over (time, batch, input_size): the outputs of all times, and the last (h, c).
 
-    Arguments as in `RNN`. Source: torch.nn.LSTM.
+    Arguments as in `RNN`, and
+
+    Args:
+        proj_size: outputs, and h, are mapped to so many features; 0 for no map (Sak et al., 2014).
+
+    Source: torch.nn.LSTM.
     """
 
     gates, states = 4, 2
 
     def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
-        return ops.lstm_cell(x, *state, *weights)
+        if not self.proj_size:
+            return ops.lstm_cell(x, *state, *weights)
+        (h, c), (w_ih, w_hh, *biases, w_hr) = state, weights
+        gates = F.linear(x, w_ih, *biases[:1]) + F.linear(h, w_hh, *biases[1:])
+        i, f, g, o = gates.chunk(4, dim=-1)
+        c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+        return F.linear(ops.sigmoid(o) * ops.tanh(c), w_hr), c
 
     def forward(
         self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None

@@ -10,7 +10,10 @@ import pytest
 import hal
 import nn
 
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning"),
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning"),
+]
 
 IMAGE, SIGNAL, VOLUME = (2, 4, 9, 8), (2, 4, 11), (2, 4, 5, 6, 7)
 
@@ -183,6 +186,8 @@ LAYERS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
     ("LSTM", (3, 5), {}, (4, 2, 3)),
     ("LSTM", (3, 5), {"num_layers": 2, "bidirectional": True, "batch_first": True}, (2, 4, 3)),
     ("LSTM", (3, 5, 2), {"bias": False}, (4, 3)),
+    ("LSTM", (3, 5), {"proj_size": 2}, (4, 2, 3)),
+    ("LSTM", (3, 5, 2), {"proj_size": 4, "bias": False, "bidirectional": True}, (4, 2, 3)),
 ]
 # fmt: on
 

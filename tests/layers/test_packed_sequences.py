@@ -11,6 +11,8 @@ import hal
 import nn
 from nn.utils import rnn
 
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+
 SORTED, MIXED = [5, 3, 3, 1], [3, 1, 5, 3]
 X = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
 
@@ -74,6 +76,7 @@ LAYERS: list[tuple[str, dict[str, Any]]] = [
     ("RNN", {"nonlinearity": "relu"}),
     ("GRU", {"bidirectional": True}),
     ("LSTM", {}),
+    ("LSTM", {"proj_size": 2}),
     ("LSTM", {"num_layers": 2, "bidirectional": True, "batch_first": True}),
 ]
 
@@ -87,7 +90,8 @@ def test_recurrent_layers(
     theirs = getattr(torch.nn, name)(3, 4, **settings)
     state = {key: value.numpy() for key, value in theirs.state_dict().items()}
     runs = settings.get("num_layers", 1) * (2 if settings.get("bidirectional") else 1)
-    first = np.random.default_rng(1).normal(size=(2, runs, 4, 4)).astype(np.float32)
+    sizes = settings.get("proj_size", 4), 4
+    first = [np.random.default_rng(n).normal(size=(runs, 4, n)).astype(np.float32) for n in sizes]
     results = []
     for library, kit, tools in both(torch):
         layer = theirs
