@@ -72,6 +72,7 @@ from hal.random import (
     Generator, bernoulli, default_generator, get_rng_state, initial_seed, manual_seed, multinomial, normal, rand,
     rand_like, randint, randint_like, randn, randn_like, randperm, seed, set_rng_state, uniform,
 )  # fmt: skip
+from hal.recompute import checkpoint
 from hal.schedule.by_hand import place
 from hal.registry import device_count, devices, register, unregister
 from hal.report import placement_report
@@ -90,7 +91,8 @@ __all__ = [
     "aminmax", "any", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "argmax",
     "argmin", "argsort", "argwhere", "as_tensor", "asarray", "astype", "autocast", "baddbmm", "bernoulli", "bfloat16",
     "bincount", "bitwise_not", "bmm", "bool", "broadcast_arrays", "broadcast_shapes", "broadcast_tensors",
-    "broadcast_to", "can_cast", "cat", "chunk", "clamp", "clip", "clone", "compile", "complex64", "complex128",
+    "broadcast_to", "can_cast", "cat", "checkpoint", "chunk", "clamp", "clip", "clone", "compile", "complex64",
+    "complex128",
     "concat", "concatenate", "copies", "count_nonzero", "cross", "cumprod", "cumsum", "cumulative_prod",
     "cumulative_sum", "custom_gradient", "default_generator", "detect_anomaly", "device", "device_count", "devices",
     "diag", "diagonal", "diff", "div", "divide", "dot", "double", "dstack", "e", "einsum", "empty", "empty_like",

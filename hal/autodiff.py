@@ -21,9 +21,13 @@ Key = tuple[Any, int]
 
 
 def _propagate(
-    roots: Sequence[Tensor], gs: Sequence[Tensor], retain_graph: bool, create_graph: bool, wanted: set[Key] | None
-) -> dict[Key, Tensor]:
-    """Gradients at the leaves (or at `wanted`): a walk from the latest recorded operation to the earliest."""
+    roots: Sequence[Tensor], gs: Sequence[Tensor], retain_graph: bool, create_graph: bool, wanted: set[Key] | None,
+    *, beyond: bool = True,
+) -> dict[Key, Tensor]:  # fmt: skip
+    """Gradients at the leaves (or at `wanted`): a walk from the latest recorded operation to the earliest.
+
+    Unless it is to go `beyond`, it ends at `wanted`: what those were computed from gets nothing by way of them.
+    """
     sums: dict[Key, Tensor] = {}
     kept: dict[Key, Tensor] = {}
     fresh: set[Key] = set()  # sums that nothing else shares, so that they can be given away without a copy
@@ -38,7 +42,7 @@ def _propagate(
             fresh.add(key)
         else:
             fresh.discard(key)
-        if isinstance(edge[0], Node) and edge[0] not in queued:
+        if isinstance(edge[0], Node) and edge[0] not in queued and (beyond or wanted is None or edge not in wanted):
             queued.add(edge[0])
             heapq.heappush(heap, (-edge[0].order, edge[0]))
 
@@ -76,7 +80,7 @@ def _propagate(
     for key, g in sums.items():
         own = key in fresh and not is_stretched(g)
         g = g if own or create_graph else g.clone()
-        kept[key] = _through(getattr(key[0], "hooks", ()), g)
+        kept[key] = g if isinstance(key[0], Node) else _through(getattr(key[0], "hooks", ()), g)
     return kept
 
 
@@ -181,6 +185,19 @@ def grad(
                     f"grad() input {i} was not used in computing the outputs; allow_unused=True gives None for it"
                 )
     return result
+
+
+def grad_within(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], gs: Sequence[Tensor], *, create_graph: bool = False
+) -> list[Tensor | None]:
+    """The gradients by `inputs` of what was computed from them and `outputs`: no path goes through another input.
+
+    What was recorded is kept. An input that was not used gets None.
+    """
+    keys = [(x.node, x.index) if x.node is not None else (x, 0) for x in inputs]
+    with set_grad_enabled(create_graph):
+        found = _propagate(outputs, gs, True, create_graph, set(keys), beyond=False)
+    return [found.get(key) for key in keys]
 
 
 def value_and_grad(function: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., tuple[Any, Any]]:

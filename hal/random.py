@@ -89,6 +89,15 @@ class Generator:
         with self._lock:
             return np.array(_words(self._seeded(), (self._counter + count) & _LONG), np.uint32)
 
+    def place(self, new: int | None = None) -> int:
+        """How far the stream has moved on; it goes on from `new` if that is given."""
+        with self._lock:
+            self._seeded()
+            before = self._counter
+            if new is not None:
+                self._counter = new
+        return before
+
     def get_state(self) -> Tensor:
         """The state as a tensor, uint32[4]. Source: torch.Generator.get_state."""
         return _tensor(self.advance(0), *placed(self.device))
@@ -156,6 +165,30 @@ def next_state(size: int, device: DeviceLike = None, generator: Generator | None
     if tracer is not None:
         return tracer.random_state(stream, counters(size), _STATE, where, origin)
     return _tensor(stream.advance(counters(size)), where, origin)
+
+
+class same_numbers:  # used like a function
+    """What the default generator draws from here on is drawn again inside `with` blocks of this, as often as wanted."""
+
+    def __init__(self) -> None:
+        tracer = tracing.active()
+        self._from = default_generator.place() if tracer is None else tracer.draws.get(default_generator, 0)
+        self._back: list[int] = []
+
+    def __enter__(self) -> None:
+        self._back.append(self._go_to(self._from))
+
+    def __exit__(self, *exception: object) -> None:
+        self._go_to(self._back.pop())
+
+    @staticmethod
+    def _go_to(place: int) -> int:
+        tracer = tracing.active()
+        if tracer is None:
+            return default_generator.place(place)
+        before = tracer.draws.get(default_generator, 0)
+        tracer.draws[default_generator] = place
+        return before
 
 
 # Drawing.

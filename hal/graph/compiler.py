@@ -44,19 +44,29 @@ class Options:
         exact: leave out rewrites that may change how results are rounded.
         policy: where ops run: `follow`, as they would eagerly, or `auto`; None: as `hal.placement` says when a
             function is traced.
+        fallback: run eagerly, each time, what cannot be traced.
     """
 
     exact: bool = False
     policy: str | None = None
+    fallback: bool = False
 
 
 @dataclass
 class Counters:
-    """What a compiled function did: calls that a plan was there for, traces, plans that were dropped for newer ones."""
+    """What a compiled function did.
+
+    Attributes:
+        replays: calls that a plan was there for.
+        traces: plans that were made.
+        dropped: plans that were forgotten for newer ones.
+        eager: calls that ran eagerly, since they cannot be traced.
+    """
 
     replays: int = 0
     traces: int = 0
     dropped: int = 0
+    eager: int = 0
 
 
 def planned(graph: Graph, options: Options, owners: Sequence[int] | None = None) -> Plan:
@@ -83,7 +93,7 @@ class Entry:
         self.who = who
         self.plan = planned(found.graph, options, found.owners)
         self.backward = None if found.backward is None else planned(found.backward.graph, options)
-        self.enter = self._entrance()
+        self.enter = self._entrance(self.plan.run)
         self.origin = Origin(1, user_line())
         self.specs = [(v.spec, v.device) for v in found.graph.outputs]
         self.draws = tuple(found.draws.items())
@@ -126,7 +136,8 @@ class Entry:
         """Replay on these arguments."""
         found = self.trace
         with self.lock:
-            results = self.enter(leaves)
+            enter = self.enter if plans.timed is None else self._entrance(plans.timed(self.plan))
+            results = enter(leaves)
             for generator, count in self.draws:
                 generator.advance(count)
             for source, i, spec, where in self.updates:
@@ -143,9 +154,9 @@ class Entry:
             self._record(leaves, outs)
         return _results(found.template, outs, leaves)
 
-    def _entrance(self) -> Callable[[Sequence[Tensor]], Sequence[Any]]:
+    def _entrance(self, run: Callable[..., Sequence[Any]]) -> Callable[[Sequence[Tensor]], Sequence[Any]]:
         """A function that runs the plan on what its inputs are now: one expression, written for this trace."""
-        scope: dict[str, Any] = {"run": self.plan.run}
+        scope: dict[str, Any] = {"run": run}
         given = []
         for i, source in enumerate(self.trace.sources):
             if isinstance(source, Argument):
@@ -274,6 +285,7 @@ class Compiled:
         self.options = options
         self.counters = Counters()
         self._entries: OrderedDict[Hashable, list[Entry]] = OrderedDict()
+        self._untraceable: set[Hashable] = set()
         self._lock = threading.RLock()
         name = getattr(function, "__name__", type(function).__name__)
         self._who = name if name != "<lambda>" else "a lambda"
@@ -284,16 +296,25 @@ class Compiled:
             return self.function(*args, **kwargs)
         rest: Hashable
         leaves: Sequence[Tensor]
-        if not kwargs and all([isinstance(x, Tensor) for x in args]):
+        if not kwargs and all(isinstance(x, Tensor) for x in args):
             rest, leaves = len(args), args
         else:
             rest = flatten((args, kwargs), leaves := [], self._who)
         key = (rest, *[(x.spec, x.device, x.tracked) for x in leaves], mode.enabled, chosen())
         if len(leaves) > 1 and len({id(x) for x in leaves}) < len(leaves):
             key = (*key, *[next(i for i, y in enumerate(leaves) if y is x) for x in leaves])
+        if self._untraceable and key in self._untraceable:
+            self.counters.eager += 1
+            return self.function(*args, **kwargs)
         entry = self._find(key, leaves)
         if entry is None:
-            entry = self._trace(key, args, kwargs, leaves)
+            try:
+                entry = self._trace(key, args, kwargs, leaves)
+            except GraphError:
+                if not self.options.fallback:
+                    raise
+                self._untraceable.add(key)
+                return self(*args, **kwargs)
         else:
             self.counters.replays += 1
         return entry.call(leaves)
@@ -336,6 +357,7 @@ class Compiled:
     def forget(self) -> None:
         """Drop all plans, so that the next call traces again."""
         self._entries.clear()
+        self._untraceable.clear()
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         return self if owner is None else functools.partial(self, owner)
@@ -367,10 +389,17 @@ registry.on_change(_forget_all)  # plans hold the kernels that were there
 
 
 @overload
-def compile(function: Callable[..., Any], /, *, exact: bool = ..., policy: str | None = ...) -> Compiled: ...
+def compile(
+    function: Callable[..., Any], /, *, exact: bool = ..., policy: str | None = ..., fallback: bool = ...
+) -> Compiled: ...
 @overload
-def compile(*, exact: bool = ..., policy: str | None = ...) -> Callable[[Callable[..., Any]], Compiled]: ...
-def compile(function: Callable[..., Any] | None = None, /, *, exact: bool = False, policy: str | None = None) -> Any:
+def compile(
+    *, exact: bool = ..., policy: str | None = ..., fallback: bool = ...
+) -> Callable[[Callable[..., Any]], Compiled]: ...
+def compile(
+    function: Callable[..., Any] | None = None, /, *, exact: bool = False, policy: str | None = None,
+    fallback: bool = False,
+) -> Any:  # fmt: skip
     """Trace `function` once for each kind of arguments, and replay a plan from then on.
 
     Works on functions of tensors, on modules, and on whole training steps, with their backward pass, optimizer, random
@@ -395,7 +424,7 @@ def compile(function: Callable[..., Any] | None = None, /, *, exact: bool = Fals
 
     Source: torch.compile, jax.jit.
     """
-    options = Options(exact, policy)
+    options = Options(exact, policy, fallback)
     if policy not in (None, "follow", "auto"):
         raise GraphError(f"hal.compile takes policy='follow' or 'auto', got {policy!r}")
     if function is None:

@@ -306,7 +306,7 @@ class Tracer:
         raise GraphError(
             f"{who} needs the contents of a tensor, shape {x.shape}, while {self.who} is traced at "
             f"{describe(user_line())}: what a compiled function does cannot depend on them; return the tensor and "
-            "look at it outside, choose with hal.where, or allow pieces with hal.compile(..., split=True)"
+            "look at it outside, choose with hal.where, or let it run eagerly with hal.compile(..., fallback=True)"
         )
 
     def known_contents(self, x: Tensor) -> Tensor | None:

@@ -303,6 +303,18 @@ def test_looking_at_contents_names_the_line() -> None:
             hal.compile(lambda x, look=look: look(x * 1))(hal.ones(1))
 
 
+def test_what_cannot_be_traced_runs_eagerly_on_request() -> None:
+    @hal.compile(fallback=True)
+    def f(x: hal.Tensor) -> hal.Tensor:
+        return x * 2 if x.ndim == 1 or x.sum() > 0 else -x
+
+    for _ in range(2):
+        assert f(hal.ones(1, 1)).tolist() == [[2]]
+        assert f(-hal.ones(1, 1)).tolist() == [[1]]
+        assert f(-hal.ones(1)).tolist() == [-2]
+    assert (f.counters.traces, f.counters.replays, f.counters.eager) == (1, 1, 4)
+
+
 def test_what_was_made_in_a_trace_is_of_no_use_outside() -> None:
     kept: list[hal.Tensor] = []
     f = hal.compile(lambda x: kept.append(x * 2))

@@ -26,7 +26,7 @@ def check(seeds: Iterator[int], monkeypatch: pytest.MonkeyPatch) -> int:
         last = program.steps[-1].results
         with hal.no_grad():
             want = {name: fetch(x) for name, x in program.run(inputs).items()}
-            for worth in (1 << 17, 1):
+            for worth in (1 << 17, 1) if seed % 4 == 0 else (1,):
                 monkeypatch.setattr(hal_cpu.fusion, "WORTH", worth)
                 whole = hal.compile(program.run, exact=True)
                 end = hal.compile(lambda x, run=program.run, last=last: {k: run(x)[k] for k in last}, exact=True)
