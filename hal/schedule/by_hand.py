@@ -40,7 +40,9 @@ def place(module: Module, where: Mapping[str, str | Device]) -> Module:
         fitting = [name for name in parts if fnmatchcase(name, pattern)]
         if not fitting:
             near = did_you_mean(pattern, list(parts))
-            raise DeviceError(f"hal.place: no submodule fits {pattern!r}; there are {', '.join(filter(None, parts))}{near}")
+            raise DeviceError(
+                f"hal.place: no submodule fits {pattern!r}; there are {', '.join(filter(None, parts))}{near}"
+            )
         chosen |= dict.fromkeys(fitting, Device(device))
     for name, device in chosen.items():
         parts[name].to(device)

@@ -131,6 +131,8 @@ def measure(device: Device) -> Calibration:
             continue
         specs = tuple(Spec(s, dtypes.float32) for s in shapes)
         flops = op.cost(*specs, out=op.infer(*specs, **op.bind(len(specs), settings)), **op.bind(len(specs), settings))
+        if not flops.flops:  # it only moves
+            continue
         rate = flops.flops / max(seconds - launch, 0.05 * seconds)
         rates[op.name] = float(f"{rate:.4g}")
         kinds.setdefault(op.kind, []).append(rate)

@@ -129,15 +129,15 @@ class _Binding:
     def _sort_out(self) -> None:
         """Keep what computes, and the copies that the user asked for or is given."""
         results = {*self.graph.outputs, *self.graph.updates.values()}
-        by_hand: set[Value] = set()
+        by_hand: set[Value] = set()  # what the user put somewhere, and what followed it there
         for node in self.graph.nodes:
             crossing = node.op is COPY and node.inputs[0].device is not node.device
             if crossing and not node.pinned and node.outputs[0] not in results:
                 self.same[node.outputs[0]] = self._root(node.inputs[0])
                 continue
             pinned = node.pinned or crossing or any(x in by_hand and x.device is node.device for x in node.inputs)
-            if crossing and node.pinned:
-                by_hand.add(node.outputs[0])
+            if node.pinned or (pinned and not crossing):
+                by_hand.update(node.outputs)
             self.nodes.append(node)
             self.pinned.append(pinned)
 
