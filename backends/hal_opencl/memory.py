@@ -61,6 +61,7 @@ class Pool:
         self._free: dict[int, list[Any]] = {}
         self._live: weakref.WeakSet[Memory] = weakref.WeakSet()
         self._lock = threading.RLock()  # a finalizer may run while it is held
+        self._left: list[Any] = []
         self._returned: deque[tuple[Any, int]] = deque()
 
     def take(self, nbytes: int, made_by: str) -> Memory:
