@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hal.plugin import Array, Backend, Device, DType, DTypeError, Kernel, Kernels, Link, Op, Spec, Speed, Tolerance
+from hal.plugin import (
+    Array,
+    Backend,
+    ConfigError,
+    Device,
+    DType,
+    DTypeError,
+    Kernel,
+    Kernels,
+    Link,
+    Op,
+    Spec,
+    Speed,
+    Tolerance,
+    Unavailable,
+)
 from hal.plugin import dtypes as formats
 
 if TYPE_CHECKING:
@@ -28,7 +43,7 @@ class Systolic(Backend):
     views = True
 
     def __init__(self) -> None:
-        self._chips: dict[str, Chip] = {}
+        self._chips: dict[tuple[str, Machine], Chip] = {}
 
     @cached_property
     def kernels(self) -> Kernels:  # type: ignore[override]  # the kernel files are imported on first use
@@ -39,7 +54,10 @@ class Systolic(Backend):
     def devices(self) -> list[Device]:
         from hal_systolic.presets import PRESETS, load
 
-        default = Device(self._chip("", load()))
+        try:
+            default = Device(self._chip("", load()))
+        except ConfigError as error:
+            raise Unavailable(str(error), "correct HAL_SYSTOLIC, or unset it") from error
         return [default, *(Device(self._chip(name, machine), name) for name, machine in PRESETS.items())]
 
     def device(self, machine: Machine) -> Device:
@@ -47,9 +65,9 @@ class Systolic(Backend):
         return Device(self._chip(machine.name, machine), machine.name)
 
     def _chip(self, name: str, machine: Machine) -> Chip:
-        found = self._chips.get(name)
-        if found is None or found.machine != machine:
-            found = self._chips[name] = Chip(self, machine)
+        found = self._chips.get((name, machine))
+        if found is None:
+            found = self._chips[name, machine] = Chip(self, machine)
         return found
 
 

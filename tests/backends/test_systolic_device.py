@@ -9,6 +9,7 @@ import hal
 import nn
 from hal import ops
 from hal.errors import DeviceError, DTypeError
+from hal.plugin import Unavailable
 from hal.spec import Spec
 from hal_systolic import PRESETS, precision, recording
 from hal_systolic.accuracy import tolerance_of
@@ -30,6 +31,12 @@ def test_a_file_says_what_the_machine_is(tmp_path: object, monkeypatch: pytest.M
     monkeypatch.setenv("HAL_SYSTOLIC", str(file))
     (first, *_) = hal.registry.registry().backend("systolic").devices()
     assert (first.backend.machine.name, first.backend.machine.rows) == ("mine", 64)
+
+
+def test_a_file_that_is_no_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAL_SYSTOLIC", "nowhere.toml")
+    with pytest.raises(Unavailable, match=r"nowhere.toml.*correct HAL_SYSTOLIC"):
+        hal.registry.registry().backend("systolic").devices()
 
 
 def test_what_a_machine_has_no_format_for_is_refused() -> None:
