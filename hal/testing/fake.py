@@ -13,6 +13,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,7 @@ class Fake(Backend):
         self._buffers: dict[Device, int] = {}
         self._freed: deque[tuple[Device, int]] = deque()
         self._queues: dict[Device, Later] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def registered(self) -> Registered:
         """A `with` block in which the device is known by its name."""
@@ -331,12 +332,12 @@ class Fake(Backend):
         Raises:
             OutOfMemoryError: it does not fit.
         """
+        queue = self._queues.get(device)
+        if queue is not None and self._left(device) < spec.nbytes:
+            queue.idle()  # what is still to run holds memory
         with self._lock:
-            while self._freed:
-                place, freed = self._freed.popleft()
-                self._count(place, -freed, -1)
-            used = self._used.get(device, 0)
-            if self.memory is not None and used + spec.nbytes > self.memory:
+            left, used = self._left(device), self._used.get(device, 0)
+            if left < spec.nbytes:
                 raise OutOfMemoryError(
                     f"{device} has {self.memory:,} bytes of memory, {used:,} in use by {self._buffers.get(device, 0)} "
                     f"buffers; a buffer of {spec.nbytes:,} bytes does not fit: free tensors, or use smaller batches"
@@ -346,6 +347,14 @@ class Fake(Backend):
         # The collector may run this in any thread and at any time, so it takes no lock: adding to a deque is one step.
         weakref.finalize(memory, self._freed.append, (device, spec.nbytes)).atexit = False
         return FakeBuffer(device, memory, spec.dtype, spec.shape, row_major(spec.shape))
+
+    def _left(self, device: Device) -> float:
+        """Bytes that are free, when everything that was let go of is counted."""
+        with self._lock:
+            while self._freed:
+                place, freed = self._freed.popleft()
+                self._count(place, -freed, -1)
+            return inf if self.memory is None else self.memory - self._used.get(device, 0)
 
     def _count(self, device: Device, nbytes: int, buffers: int) -> None:
         self._used[device] = self._used.get(device, 0) + nbytes

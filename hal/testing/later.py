@@ -90,6 +90,10 @@ class Later:
             self._failed = [error for error in self._failed if error is not task.error]
             raise task.error
 
+    def idle(self) -> None:
+        """Wait until everything is done, whatever went wrong."""
+        self._until(lambda: not self._waiting)
+
     def finish(self) -> None:
         """Wait until everything is done; raises the first thing that went wrong and that nobody was told about."""
         self._until(lambda: not self._waiting)
