@@ -10,6 +10,8 @@ import pytest
 from hal.plugin import Array
 from hal_systolic import pe, rtl
 from hal_systolic.config import Machine
+from hal_systolic.numerics import Numerics, integer_product
+from hal_systolic.rounding import rounded
 from hal_systolic.simulation import simulate
 from hal_systolic.work import Matmul, Operand
 
@@ -74,6 +76,19 @@ def test_products_have_the_bits_of_their_definition(dtype: type, buffers: int) -
         a, b = (rng.normal(0, 60, shape).astype(dtype) for shape in ((m, k), (k, n)))
         run = pe.matmul(a, b, rows, cols, buffers=buffers)
         assert run.out.tobytes() == in_array_order(a, b, rows).tobytes()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_functional_level_has_the_bits_of_the_registers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, cols, m, k, n = (int(x) for x in rng.integers(1, (16, 16, 30, 60, 30)))
+    a, b = (rounded(rng.normal(0, 10.0 ** rng.integers(-3, 4), shape).astype(np.float32)) for shape in ((m, k), (k, n)))
+    exact = Numerics(rows=rows, exact=True).float_product(a, b)
+    assert pe.matmul(a, b, rows, cols).out.tobytes() == exact.tobytes()
+
+    small, other = (rng.integers(-128, 128, shape, dtype=np.int8) for shape in ((m, k), (k, n)))
+    run = pe.matmul(small.astype(np.int32), other.astype(np.int32), rows, cols)
+    np.testing.assert_array_equal(run.out, integer_product(small, other))
 
 
 @pytest.mark.parametrize("dataflow", ["os", "is"])
