@@ -107,6 +107,11 @@ class autocast:  # used like a function, as in torch
         return inside  # type: ignore[return-value]
 
 
+def precision() -> DType | None:
+    """The dtype of products in this thread; None outside of `autocast`."""
+    return _state.dtype
+
+
 def is_autocast_enabled() -> bool:
     """Whether this thread is inside of `autocast`. Source: torch.is_autocast_enabled."""
     return _state.dtype is not None

@@ -14,6 +14,7 @@ from weakref import WeakSet
 import numpy as np
 
 from hal import registry, tracing
+from hal.autocast import precision
 from hal.device import chosen
 from hal.errors import GradientError, GraphError
 from hal.graph import plan as plans
@@ -300,7 +301,7 @@ class Compiled:
             rest, leaves = len(args), args
         else:
             rest = flatten((args, kwargs), leaves := [], self._who)
-        key = (rest, *[(x.spec, x.device, x.tracked) for x in leaves], mode.enabled, chosen())
+        key = (rest, *[(x.spec, x.device, x.tracked) for x in leaves], mode.enabled, chosen(), precision())
         if len(leaves) > 1 and len({id(x) for x in leaves}) < len(leaves):
             key = (*key, *[next(i for i, y in enumerate(leaves) if y is x) for x in leaves])
         if self._untraceable and key in self._untraceable:

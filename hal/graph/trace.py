@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hal.autocast import autocast
 from hal.autodiff import grad_within
 from hal.graph.graph import Graph, Node, Value
 from hal.graph.rewrites.outputs import KEPT
@@ -193,7 +194,8 @@ class _Finish:
         if not inputs:
             return None
         starts = [Tensor(Value(x.spec, x.device, f"g{i}"), x.spec, x.device, CONSTANT) for i, x in tracked]
-        gs = grad_within([x for _, x in tracked], inputs, starts)
+        with autocast(enabled=False):  # as for a backward pass outside of its block
+            gs = grad_within([x for _, x in tracked], inputs, starts)
         nodes = tuple(tracer.nodes[cut:])
         wanted = [None if g is None else tracer.value_of(g) for g in gs]
         made = {out for node in nodes for out in node.outputs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import hal
@@ -41,9 +42,9 @@ class Adadelta(Optimizer):
         })  # fmt: skip
 
     def _update(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: Group) -> None:
-        if not state:
-            state.update(step=0.0, square_avg=hal.zeros_like(param), acc_delta=hal.zeros_like(param))
-        state["step"] += 1
+        zeros = partial(hal.zeros_like, param)
+        self._start(state, step=float, square_avg=zeros, acc_delta=zeros)
+        self._count(state)
         rho, eps = group["rho"], group["eps"]
         grad = -grad if group["maximize"] else grad
         if group["weight_decay"]:
@@ -52,4 +53,4 @@ class Adadelta(Optimizer):
         square.mul_(rho).add_(grad * grad * (1 - rho))
         delta = (steps + eps).sqrt() / (square + eps).sqrt() * grad
         steps.mul_(rho).add_(delta * delta * (1 - rho))
-        param.sub_(delta * group["lr"])
+        param.sub_(delta * self._number("lr", param, group, dtype=param.dtype))

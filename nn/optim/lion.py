@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import hal
@@ -37,12 +38,12 @@ class Lion(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "maximize": maximize})
 
     def _update(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: Group) -> None:
-        if not state:
-            state["exp_avg"] = hal.zeros_like(param)
-        mean, (beta1, beta2), lr = state["exp_avg"], group["betas"], float(group["lr"])
+        self._start(state, exp_avg=partial(hal.zeros_like, param))
+        mean, (beta1, beta2), decay = state["exp_avg"], group["betas"], group["weight_decay"]
+        number = partial(self._number, param=param, group=group, dtype=param.dtype)
         grad = -grad if group["maximize"] else grad
         direction = (mean * beta1 + grad * (1 - beta1)).sign()
-        if group["weight_decay"]:
-            param.mul_(1 - lr * group["weight_decay"])
-        param.sub_(direction * lr)
+        if decay:
+            param.mul_(number("shrink", formula=lambda lr, step: 1 - lr * decay))
+        param.sub_(direction * number("lr"))
         mean.mul_(beta2).add_(grad * (1 - beta2))

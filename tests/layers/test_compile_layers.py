@@ -77,14 +77,25 @@ def test_losses(name: str) -> None:
     assert_same(*found)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+STEPPERS: dict[str, Callable[[Any], Any]] = {
+    **OPTIMIZERS,
+    "SGD-dampened": lambda p: nn.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5),
+    "Adam-amsgrad": lambda p: nn.optim.Adam(p, lr=0.02, amsgrad=True, weight_decay=0.1),
+    "Adagrad-decaying": lambda p: nn.optim.Adagrad(p, lr=0.05, lr_decay=0.1),
+    "RMSprop-centered": lambda p: nn.optim.RMSprop(p, momentum=0.5, centered=True),
+    "Adadelta": lambda p: nn.optim.Adadelta(p, lr=0.5),
+    "Lion": lambda p: nn.optim.Lion(p, lr=0.01, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("name", STEPPERS)
 def test_training_steps(name: str) -> None:
     """The whole step: forward, backward, clipping, optimizer, metrics, random numbers, running statistics."""
     found = []
     for compiled in (True, False):
         hal.manual_seed(0)
         net = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 3))
-        optimizer = OPTIMIZERS[name](net.parameters())
+        optimizer = STEPPERS[name](net.parameters())
         scheduler = nn.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
 
         def step(
@@ -109,5 +120,24 @@ def test_training_steps(name: str) -> None:
         found.append(got)
         if compiled:
             assert isinstance(run, hal.graph.compiler.Compiled)
-            assert (run.counters.traces, run.counters.replays) == (1, 3)
+            first_differs = name == "SGD-dampened"
+            assert (run.counters.traces, run.counters.replays) == ((2, 2) if first_differs else (1, 3))
+    assert_same(*found)
+
+
+def test_mixed_precision_has_plans_of_its_own() -> None:
+    found = []
+    for compiled in (True, False):
+        hal.manual_seed(0)
+        layer = nn.Linear(4, 3)
+        run = hal.compile(layer, exact=True) if compiled else layer
+        got = []
+        for dtype in (None, hal.bfloat16, None, hal.bfloat16):
+            x = hal.randn(2, 4)
+            with hal.autocast(dtype=hal.bfloat16, enabled=dtype is not None):
+                y = run(x)
+            assert y.dtype is (dtype or hal.float32)
+            y.float().sum().backward()
+            got += contents([y.float(), layer.weight.grad])
+        found.append(got)
     assert_same(*found)

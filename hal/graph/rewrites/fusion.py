@@ -12,6 +12,7 @@ from hal.graph.graph import Graph, Group, Node, Value
 from hal.graph.rewrites.updates import grouped
 from hal.plugin import Backend
 
+_NEAR = 8  # nodes between two that are joined: what a backward pass needs much later is not computed before it
 _PATIENCE = 1000  # units looked at before a join is given up, so that large graphs take no longer for each node
 
 
@@ -64,6 +65,8 @@ def _joined(node: Node, position: int, before: set[_Unit]) -> _Unit | None:
     """The unit of a producer that the node could join and did, if there is one."""
     shape = node.outputs[0].spec.shape
     for unit in sorted(before, key=lambda u: -u.last):
+        if position - unit.last > _NEAR:
+            break
         member = unit.members[0]
         if not _may_fuse(member) or member.device is not node.device or member.outputs[0].spec.shape != shape:
             continue
