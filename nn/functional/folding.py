@@ -13,7 +13,7 @@ from hal.errors import SettingError, ShapeError
 from hal.op import Array
 from hal.ops.windows import fit_windows
 from hal.tensor import Tensor
-from nn.functional.sizes import Size, on_batches, spread
+from nn.functional.sizes import Size, constant, on_batches, spread
 
 Sizes = tuple[int, ...]
 
@@ -56,7 +56,7 @@ def unfold(input: Tensor, kernel_size: Size, dilation: Size = 1, padding: Size =
         places, padded = _places(tuple(sizes), kernel, gaps, around, steps)
         x = ops.pad(x, padding=((0, 0), (0, 0), *((p, p) for p in around)))
         x = ops.reshape(x, shape=(n, channels, prod(padded)))
-        found = ops.take(x, hal.tensor(places, device=x.device), axis=2)
+        found = ops.take(x, constant(places, x), axis=2)
         return ops.reshape(found, shape=(n, channels * places.shape[0], places.shape[1]))
 
     return on_batches(input, 2, columns)
@@ -88,7 +88,7 @@ def fold(
         n, channels = x.shape[0], x.shape[1] // rows
         flat = ops.reshape(x, shape=(n, channels, rows * windows))
         empty = hal.zeros(n, channels, prod(padded), dtype=x.dtype, device=x.device)
-        where = hal.tensor(places.reshape(-1), device=x.device)
+        where = constant(places.reshape(-1), x)
         whole = ops.reshape(ops.index_add(empty, where, flat, axis=2), shape=(n, channels, *padded))
         (top, left), (height, width) = around, sizes
         return whole[:, :, top : top + height, left : left + width]

@@ -13,7 +13,7 @@ from hal.errors import ShapeError
 from hal.op import Array
 from hal.ops.windows import fit_windows
 from hal.tensor import Tensor
-from nn.functional.sizes import Size, on_batches, spread
+from nn.functional.sizes import Size, constant, on_batches, spread
 
 Sizes = tuple[int, ...]
 Spans = tuple[tuple[tuple[int, ...], ...], ...]  # for each axis and each window: the places that it sees
@@ -60,7 +60,7 @@ def places_of_maxima(x: Tensor, n: int, spans: Spans) -> Tensor:
     with hal.no_grad():
         sizes, counts = x.shape[x.ndim - n :], tuple(map(len, spans))
         batch = x.shape[: x.ndim - n]
-        table = hal.tensor(_table(tuple(sizes), spans), device=x.device)
+        table = constant(_table(tuple(sizes), spans), x)
         flat = ops.reshape(x.detach(), shape=(*batch, prod(sizes)))
         flat = ops.pad(flat, padding=(*((0, 0),) * len(batch), (0, 1)), value=-float("inf"))
         seen = ops.take(flat, table, axis=-1)

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-import hal
 from hal import ops
 from hal.errors import SettingError, ShapeError
 from hal.op import Array
 from hal.tensor import Tensor
 from nn.functional import pooling
+from nn.functional.sizes import constant
 
 MODES = {
     "nearest": (1, 2, 3), "nearest-exact": (1, 2, 3), "linear": (1,), "bilinear": (2,), "bicubic": (2,),
@@ -114,10 +114,10 @@ def _resampled(x: Tensor, axis: int, taps: _Taps) -> Tensor:
     shape[axis] = taps.places.shape[1]
     total = None
     for i, places in enumerate(taps.places):
-        part = ops.take(x, hal.tensor(places, device=x.device), axis=axis)
+        part = ops.take(x, constant(places, x), axis=axis)
         if taps.weights is not None:
             weight = taps.weights[i].astype(x.dtype.numpy).reshape(shape)
-            part = part * hal.tensor(weight, device=x.device)
+            part = part * constant(weight, x)
         total = part if total is None else total + part
     assert total is not None
     return total

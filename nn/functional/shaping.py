@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import hal
 from hal import ops
 from hal.errors import SettingError, ShapeError
 from hal.tensor import Tensor
+from nn.functional.sizes import constant
 
 _MODES = ("constant", "reflect", "replicate", "circular")
 
@@ -76,7 +76,7 @@ def _extend(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
         place = place % size
     else:
         place = place.clip(0, size - 1)
-    return ops.take(x, hal.tensor(place, device=x.device), axis=axis)
+    return ops.take(x, constant(place, x), axis=axis)
 
 
 def _need_axes(who: str, x: Tensor, least: int) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import hal
 from hal import ops
 from hal.errors import SettingError
+from hal.op import Array
 from hal.tensor import Tensor
 
 Size = int | Sequence[int]
@@ -23,6 +25,11 @@ def spread(who: str, name: str, value: Size, n: int) -> tuple[int, ...]:
     if len(sizes) != n or not all(isinstance(s, int) for s in sizes):
         raise SettingError(f"{who} needs {name}= as a whole number or {n} of them, got {value!r}")
     return sizes
+
+
+def constant(array: Array, like: Tensor) -> Tensor:
+    """What sizes alone say, as a tensor where `like` is; on the CPU in the array's memory, which nobody changes."""
+    return hal.from_numpy(array).to(like.device)
 
 
 def on_batches(x: Tensor, n: int, function: Callable[[Tensor], Tensor]) -> Tensor:
