@@ -78,13 +78,13 @@ def has_expression(op: Op) -> Callable[..., bool]:
     def when(*specs: Spec, **settings: Any) -> bool:
         inferred = op.infer(*specs, **settings)
         outs = inferred if isinstance(inferred, tuple) else (inferred,)
-        if any(o.shape != outs[0].shape for o in outs):
+        if any(o.shape != outs[0].shape for o in outs) or _broadcast(specs) != outs[0].shape:
             return False
         try:
             map_of(op, tuple(s.dtype for s in specs), tuple(o.dtype for o in outs), tuple(settings.items()))
         except NoExpression:
             return False
-        return _broadcast(specs) == outs[0].shape
+        return True
 
     return when
 
@@ -95,12 +95,11 @@ def _broadcast(specs: tuple[Spec, ...]) -> Shape:
     return tuple(next((n for n in sizes if n != 1), 1) for sizes in zip(*shapes, strict=True))
 
 
-# Optimizer steps and gates of recurrent cells are elementwise too: their decompositions say so.
+# Optimizer steps and losses of each element are elementwise too: their decompositions say so.
 COMPOSITES = (
     ops.sgd_step, ops.sgd_momentum_step, ops.adam_step, ops.rmsprop_step, ops.adagrad_step,
-    ops.lstm_gates, ops.gru_gates, ops.lstm_gates_gradient, ops.gru_gates_gradient,
     ops.mse_loss, ops.l1_loss, ops.smooth_l1_loss, ops.huber_loss, ops.binary_cross_entropy, ops.bce_with_logits,
-    ops.kl_div, ops.prelu,
+    ops.kl_div,
 )  # fmt: skip
 for _op in (*elementwise_ops(), *COMPOSITES):
     kernels.register(_op, when=has_expression(_op), out=True)(Elementwise(_op))
