@@ -111,7 +111,7 @@ def _dequantize(x: Array, scale: Array, *, axis: int | None) -> Array:
 
 
 def _dequantize_in_ops(x: Tensor, scale: Tensor, *, axis: int | None) -> Tensor:
-    return ops.cast(x, dtype=dtypes.float32) * _along(scale, x.ndim, axis)
+    return ops.cast(x, dtype=dtypes.float32) * _along(scale.detach(), x.ndim, axis)
 
 
 def _samples_of_dequantize(rng: Rng) -> Iterator[Sample]:
