@@ -58,12 +58,13 @@ def _finite(context: click.Context, option: click.Parameter, number: float | Non
 @click.option(
     "--workers", type=click.IntRange(min=0), default=1, metavar="N", help="Threads that read batches ahead. Default: 1."
 )
+@click.option("--compile", "compiled", is_flag=True, help="Trace a training step once, and replay it: faster.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of a summary.")
 def train(
     task: str | None, data: Path | None, backend: str | None, epochs: int | None, batch_size: int | None,
     lr: float | None, seed: int | None, out: Path | None, resume: bool, curve: Path | None, download: bool,
-    workers: int, quiet: bool, as_json: bool,
+    workers: int, compiled: bool, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a classifier on the handwritten digits that ship with HAL, or on mnist or cifar10."""
     import hal
@@ -77,6 +78,7 @@ def train(
     try:
         with hal.device(backend) if backend is not None else contextlib.nullcontext():
             run = _begun(asked, data, epochs, out if resume else None, download, workers)
+            run.compiled = compiled
             if out is not None:
                 _note(checkpoint.prepare(out, resume), quiet)
                 if not resume:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 import hal
 import nn
+from hal import Tensor
 from nn import functional as F
 from nn import optim
 from nn.data import DataLoader, ImageDataset
@@ -46,6 +48,7 @@ class Run:
         accuracies: the part of the training images that was named rightly in each.
         seconds: spent in training.
         images: trained on.
+        compiled: whether steps are traced once and replayed.
     """
 
     task: Task
@@ -62,6 +65,7 @@ class Run:
     accuracies: list[float] = field(default_factory=list)
     seconds: float = 0.0
     images: int = 0
+    compiled: bool = False
 
     @classmethod
     def begin(
@@ -101,14 +105,8 @@ class Run:
         right: Any = 0
         done = 0
         for images, labels in self.loader:
-            self.optimizer.zero_grad()
-            scores = self.model(images)
-            loss = F.cross_entropy(scores, labels)
-            loss.backward()
-            self.optimizer.step()
-            with hal.no_grad():
-                total = loss.detach() * float(len(labels)) + total
-                right = (scores.argmax(dim=1) == labels).sum() + right
+            loss, named = self._step(images, labels)
+            total, right = loss + total, named + right
             done += len(labels)
             now = time.perf_counter()
             if now - shown >= SHOW_EVERY:
@@ -127,6 +125,20 @@ class Run:
         self.losses.append(mean)
         self.accuracies.append(accuracy)
         show(done, figures(mean, accuracy, done / took))
+
+    @cached_property
+    def _step(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """One step of training: gives the sum of the losses of its images, and how many were named rightly."""
+
+        def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            self.optimizer.zero_grad()
+            scores = self.model(images)
+            loss = F.cross_entropy(scores, labels)
+            loss.backward()
+            self.optimizer.step()
+            return loss.detach() * float(len(labels)), (scores.detach().argmax(dim=1) == labels).sum()
+
+        return hal.compile(step) if self.compiled else step
 
     def evaluate(self, show: Show) -> Score:
         """How many test images of each class the network names rightly."""

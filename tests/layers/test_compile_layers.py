@@ -141,3 +141,22 @@ def test_mixed_precision_has_plans_of_its_own() -> None:
             got += contents([y.float(), layer.weight.grad])
         found.append(got)
     assert_same(*found)
+
+
+def test_hal_train_compiles_its_step() -> None:
+    """The last batch of an epoch is smaller: it gets a plan of its own, and no more are made."""
+    from nn.train.run import Run, Settings
+    from nn.train.tasks import TASKS
+
+    task = TASKS["digits"]
+    losses = []
+    for compiled in (True, False):
+        settings = Settings(task.name, 0, 256, task.lr, task.decay)
+        run = Run.begin(task, settings, None, 1, download=False, workers=0)
+        run.compiled = compiled
+        for _ in range(2):
+            run.train_epoch(lambda done, figures: None)
+        losses.append(run.losses)
+        if compiled:
+            assert run._step.counters.traces == 2  # type: ignore[attr-defined]
+    assert losses[0] == losses[1]
