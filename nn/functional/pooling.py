@@ -204,7 +204,7 @@ def _lp(n: int, x: Tensor, norm_type: float, kernel_size: Size, stride: Size | N
     kernel = spread(f"lp_pool{n}d", "kernel_size", kernel_size, n)
     powers = x**norm_type
     means = _average(n, powers, kernel, stride, 0, ceil_mode, True)
-    return (ops.sign(means) * ops.relu(ops.abs(means)) * prod(kernel)) ** (1.0 / norm_type)
+    return (means * prod(kernel)) ** (1.0 / norm_type)
 
 
 def lp_pool1d(
