@@ -94,6 +94,7 @@ class profile:  # used like a function: with hal.profile("trace.json"):
         self._plans: WeakKeyDictionary[Plan, Callable[..., Any]] = WeakKeyDictionary()
         self._begin = time.perf_counter()
         self._lock = threading.Lock()
+        self._local = threading.local()
         self._machine: Callable[..., Machine | None] = lambda *devices: None
 
     def __enter__(self) -> profile:
@@ -162,7 +163,8 @@ class profile:  # used like a function: with hal.profile("trace.json"):
         start = time.perf_counter()
         result = move(buffer, spec, source, target)
         target.backend.synchronize(target)
-        facts = {"spec": repr(spec), "bytes": spec.nbytes, "line": describe(user_line(3))}
+        line = getattr(self._local, "line", None) or describe(user_line(3))
+        facts = {"spec": repr(spec), "bytes": spec.nbytes, "line": line}
         self._add(f"{source} → {target}", "copy", "copy", start, facts, (source, target, spec.nbytes))
         return result
 
@@ -194,7 +196,16 @@ class profile:  # used like a function: with hal.profile("trace.json"):
 
         node, kernel = step.node, getattr(step.call, "__wrapped__", step.call)
         if crosses(node):
-            return kernel  # which notes the copy itself
+            line = describe(node.where)
+
+            def copied(*buffers: Any, **settings: Any) -> Any:
+                self._local.line = line  # the copy itself is noted where it is made
+                try:
+                    return kernel(*buffers, **settings)
+                finally:
+                    self._local.line = None
+
+            return copied
         facts: dict[str, Any] = {"inputs": [repr(x.spec) for x in node.inputs], "line": describe(node.where)}
         if step.reason:
             facts["reason"] = step.reason

@@ -48,6 +48,7 @@ class Unit:
         speed: how fast it computes.
         memory: bytes that it holds; infinite if nobody knows.
         upload, download: how fast copies from and to the host are.
+        works: whether it may run ops, or only takes what others have no room for.
     """
 
     device: Device
@@ -55,10 +56,11 @@ class Unit:
     memory: float
     upload: Link
     download: Link
+    works: bool = True
 
     def seconds(self, node: Node, training: bool = False) -> float:
         """What a node takes here; `NEVER` if it cannot run."""
-        if training and not self.device.backend.training:
+        if not self.works or (training and not self.device.backend.training):
             return NEVER
         if isinstance(node.op, Group):
             inside = [self.seconds(n, training) for n in node.op.graph.nodes]
@@ -104,7 +106,9 @@ def _real_seconds(unit: Unit, node: Node) -> float:
         return NEVER
     dtype = node.outputs[0].spec.dtype
     if decision.kernel is not None and decision.how == NATIVE:
-        return unit._of(node.op.name, node.op.kind, dtype, node.cost)
+        outs = tuple(x.spec for x in node.outputs)
+        known = unit.device.backend.seconds(node.op, specs, outs, settings, unit.device)
+        return known if known is not None else unit._of(node.op.name, node.op.kind, dtype, node.cost)
     if decision.how != DECOMPOSED or node.op.decompose is None:
         return NEVER
     calls = calls_of(node.op, specs, {k: v for k, v in settings.items() if k != "device"})
@@ -172,21 +176,22 @@ class Machine:
 def here(devices: Iterable[Device]) -> Machine:
     """The machine of real devices, measured or declared; the host is the first whose memory is the host's.
 
-    Devices that can take what others push out come in by themselves: the CPU is always part of it.
+    Where none is among them, one comes in that takes what others push out and runs nothing.
     """
     from hal.schedule.calibrate import calibration_of
 
     found = list(dict.fromkeys(devices))
     hosts = [d for d in found if d.backend.host_memory and d.backend.max_memory(d) is None]
+    asked = len(found)
     if not hosts:
         hosts = [host_device()]
         found.append(hosts[0])
     units = []
-    for device in found:
+    for i, device in enumerate(found):
         known = calibration_of(device)
         limit = device.backend.max_memory(device)
-        links = [replace(link, latency=link.latency + HANDOFF) for link in (known.upload, known.download)]
-        units.append(Unit(device, known.speed, inf if limit is None else limit, *links))
+        upload, download = (replace(x, latency=x.latency + HANDOFF) for x in (known.upload, known.download))
+        units.append(Unit(device, known.speed, inf if limit is None else limit, upload, download, i < asked))
     direct = {}
     for a, source in enumerate(found):
         for b, target in enumerate(found):

@@ -218,6 +218,11 @@ class _Binding:
                 nodes.append(Node(COPY, (source,), {"device": device}, (new,), where, device))
                 continue
             node = self.nodes[step.what]
+            if node.op is COPY and node.inputs[0].device is not node.device and self._root(node.inputs[0]) in self.data:
+                there[self.data[node.outputs[0]], step.device] = there[  # what brought its input did what it asks for
+                    self.data[self._root(node.inputs[0])], step.device
+                ]
+                continue
             inputs = []
             for x in node.inputs:
                 root = self._root(x)
