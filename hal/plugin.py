@@ -227,12 +227,23 @@ class Backend:
         """How far results of `op` may be from the reference here, where the hardware cannot do what the record asks.
 
         For devices that compute in another kind of number than `dtype` (spike rates, products of fewer bits). The
-        accuracy certificate prints it with its source instead of the record's. None (the default): the record holds.
+        accuracy certificate prints it with its source instead of the record's. It is asked for ops that are decomposed,
+        too, and gradients and networks may be off by four times as much on top of their own limits. None (the default):
+        the record holds.
         """
         return None
 
     def speed(self, device: Device) -> Speed | None:
         """How fast `device` computes, for the scheduler. None (the default): it is measured when somebody asks."""
+        return None
+
+    def seconds(
+        self, op: Op, specs: tuple[Spec, ...], outs: tuple[Spec, ...], settings: Mapping[str, Any], device: Device
+    ) -> float | None:
+        """What one call of `op` takes on `device`, where the backend knows better than its `speed`.
+
+        Asked by the scheduler, once for each node of a graph, of calls that have a kernel. None (the default): `speed`.
+        """
         return None
 
     def link(self, device: Device, other: Device | None = None) -> Link | None:
