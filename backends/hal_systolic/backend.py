@@ -147,6 +147,16 @@ class Chip(Backend):
             rates |= {"contraction/float32": floats / self.numerics.passes, "contraction/bfloat16": floats}
         return Speed(m.dram.bytes_per_s, rates, launch=(2 * m.rows + m.cols) / m.clock_hz)
 
+    def seconds(
+        self, op: Op, specs: tuple[Spec, ...], outs: tuple[Spec, ...], settings: Mapping[str, Any], device: Device
+    ) -> float | None:
+        """By the cost model in closed form; operands come from device memory."""
+        from hal_systolic.accuracy import setting
+        from hal_systolic.describing import describe, estimate
+
+        asked = describe(self.machine, setting.passes, op, specs, outs, settings)
+        return estimate(asked, specs, outs, self.machine) if asked is not None else None
+
     def link(self, device: Device, other: Device | None = None) -> Link | None:
         m = self.machine
         return Link(m.host.bytes_per_s, m.host.latency / m.clock_hz) if other is None else None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
+from typing import Any
 
 from hal.plugin import ConfigError
 from hal_systolic.config import BYTES, WEIGHT_BYTES, Link, Machine
 from hal_systolic.event import load_cycles, pipeline, transfer_cycles, vector_cycles
 from hal_systolic.tiling import Problem, Tiling, half_of_accumulators, loops, problem, slot_bytes, tilings
-from hal_systolic.work import Matmul, Transfer, Vector
+from hal_systolic.work import Matmul, Operand, Transfer, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +37,37 @@ class Cost:
     fits: bool = True
 
 
-def cost(work: Matmul | Vector | Transfer, machine: Machine, *, on_chip: bool = False) -> Cost:
-    """What `work` costs with the cheapest tiling.
+def cost(
+    work: Matmul | Vector | Transfer, machine: Machine, *, on_chip: bool = False, tiling: Tiling | None = None
+) -> Cost:
+    """What `work` costs; what was asked before is remembered.
 
     Args:
         on_chip: whether its operands lie in the activation buffer, and its results may stay there.
+        tiling: of a product; the default is the cheapest.
     """
     if isinstance(work, Matmul):
-        streams = where(work, machine, on_chip)
-        p = problem(work, machine)
-        try:
-            tiling = cheapest(p, machine, streams, (not on_chip, not on_chip))
-        except ConfigError:
-            return Cost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, fits=False)
-        return matmul_cost(p, tiling, machine, on_chip=on_chip)
+        a, b, out = work.a.nbytes, work.b.nbytes, work.out.nbytes
+        shape = (work.m, work.k, work.n, a, b, out, work.dtype, work.count, work.passes, work.halo, work.epilogue)
+        return _product_cost(shape, machine, on_chip, tiling)
     if isinstance(work, Vector):
         return vector_cost(work, machine, on_chip=on_chip)
     cycles = sum(transfer_cycles(work.operand.nbytes, machine.host, machine.clock_hz))
     energy = work.operand.nbytes / 8 * machine.energy.host * 1e-12
     return Cost(cycles, cycles / machine.clock_hz, cycles, 0.0, 0.0, energy)
+
+
+@lru_cache(maxsize=1 << 16)
+def _product_cost(shape: tuple[Any, ...], machine: Machine, on_chip: bool, tiling: Tiling | None) -> Cost:
+    """The cost of a product, which is the same whatever its operands are called."""
+    m, k, n, a, b, out, *rest = shape
+    work = Matmul(m, k, n, Operand(0, a), Operand(1, b), Operand(2, out), *rest)
+    p = problem(work, machine)
+    try:
+        chosen = tiling or cheapest(p, machine, where(work, machine, on_chip), (not on_chip, not on_chip))
+    except ConfigError:
+        return Cost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, fits=False)
+    return matmul_cost(p, chosen, machine, on_chip=on_chip)
 
 
 def where(work: Matmul, machine: Machine, on_chip: bool) -> tuple[bool, bool, bool]:

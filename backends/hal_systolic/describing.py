@@ -10,6 +10,7 @@ from typing import Any
 from hal.plugin import DType, Op, Spec
 from hal_systolic.config import Machine
 from hal_systolic.numerics import limbs
+from hal_systolic.work import Matmul, Operand, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,22 @@ def describe(
         return None
     cost = op.cost(*specs, out=outs[0] if len(outs) == 1 else outs, **settings)
     return Steps(op.name, elements, max(1.0, cost.flops / elements))
+
+
+def estimate(asked: Product | Steps, specs: tuple[Spec, ...], outs: tuple[Spec, ...], machine: Machine) -> float | None:
+    """Seconds that the cost model gives what a call asks; None if it does not fit the machine."""
+    from hal_systolic.cost import cost
+
+    inputs = tuple(Operand(i, s.nbytes) for i, s in enumerate(specs))
+    results = tuple(Operand(-1 - i, s.nbytes) for i, s in enumerate(outs))
+    if isinstance(asked, Steps):
+        return cost(Vector(asked.op, asked.elements, asked.ops, inputs, results), machine).latency_s
+    product = Matmul(
+        asked.m, asked.k, asked.n, inputs[asked.a], inputs[asked.b], results[0], dtype=asked.dtype, count=asked.count,
+        passes=asked.passes, halo=asked.halo, epilogue=asked.epilogue,
+    )  # fmt: skip
+    found = cost(product, machine)
+    return found.latency_s if found.fits else None
 
 
 def _product(
