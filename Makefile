@@ -8,8 +8,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
+# Tests run in as many processes, each with one thread for its matrix products, or they would take them from each other.
+JOBS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow plugins bench lint types docs dev size clean
+.PHONY: help demo test slow oracles plugins bench lint types docs dev size clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -18,10 +22,13 @@ demo: $(VENV)/.test ## Train a classifier on 1,797 real handwritten digits, in s
 	$(BIN)/hal train $(ARGS)
 
 test: $(VENV)/.test ## Run the plain tests.
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) --dist worksteal -m "not slow" $(ARGS)
 
 slow: $(VENV)/.test ## Run the slow tests.
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(PYTEST) --dist loadfile -m slow $(ARGS)
+
+oracles: $(VENV)/.oracles ## Run what compares with torch, plain and slow: its own samples, functions, layers, optimizers.
+	$(PYTEST) --dist worksteal -m oracle tests/oracles tests $(ARGS)
 
 plugins: $(VENV)/plugins/.done ## Run the tests of the plugins in plugins/, installed together in one environment.
 	$(VENV)/plugins/bin/python -m pytest plugins/onednn/tests plugins/spiking/tests plugins/tests $(ARGS)
@@ -60,7 +67,8 @@ clean: ## Remove .venv and all that was built.
 $(VENV)/.test: EXTRAS := test
 $(VENV)/.dev: EXTRAS := dev,test
 $(VENV)/.docs: EXTRAS := docs,test
-$(VENV)/.test $(VENV)/.dev $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.oracles: EXTRAS := oracles,test
+$(VENV)/.test $(VENV)/.dev $(VENV)/.docs $(VENV)/.oracles: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing HAL with its extras $(EXTRAS) into $(VENV): once, until pyproject.toml changes."
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[$(EXTRAS)]"
 	@touch $@

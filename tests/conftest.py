@@ -1,10 +1,11 @@
-"""Fixtures for all tests: the devices that a program is run on, the template plugin among them."""
+"""Fixtures for all tests: the devices that a program is run on, the template plugin among them, and torch."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -24,6 +25,19 @@ def each_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HAL_BACKEND", request.param)
     monkeypatch.setenv("HAL_FALLBACK", "allow")
     return hal.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """To compare with; what takes it is skipped where it is not installed."""
+    return pytest.importorskip("torch")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what asks an outside judge: takes torch, is in a module that imports it, or is about its samples."""
+    module = getattr(item, "module", None)
+    if "torch" in getattr(item, "fixturenames", ()) or hasattr(module, "torch") or "oracles" in item.path.parts:
+        item.add_marker("oracle")
 
 
 def pytest_unconfigure() -> None:

@@ -71,7 +71,7 @@ def embedding_bag(
 
 def _bags(count: int, offsets: Tensor, include_last: bool) -> tuple[Array, Array]:
     """For each bag the places of its indices, filled up with zeros, and which of them count."""
-    starts = np.asarray(offsets.numpy(), np.int64)
+    starts = np.asarray(offsets.cpu().numpy(), np.int64)
     if starts.ndim != 1 or (len(starts) and (starts[0] != 0 or starts[-1] > count or (np.diff(starts) < 0).any())):
         raise ShapeError(
             f"embedding_bag needs offsets that begin with 0, do not fall and end within {count}, got {starts.tolist()}"

@@ -18,7 +18,8 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     """
     shared = x1 * x2
     axis = dim % shared.ndim - shared.ndim
-    lengths = [ops.maximum(p_norm(x, 2.0, axis), eps) for x in (x1, x2)]
+    whole = [ops.broadcast_to(x, shape=shared.shape) if x.shape[axis:] != shared.shape[axis:] else x for x in (x1, x2)]
+    lengths = [ops.maximum(p_norm(x, 2.0, axis), eps) for x in whole]
     return ops.sum(shared, axis=axis) / (lengths[0] * lengths[1])
 
 

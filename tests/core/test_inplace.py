@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,7 @@ def test_a_view_changed_in_place_changes_only_its_part(row: str, kind_of_device:
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS.split() if r not in NO_SLOPE])
-def test_the_gradient_goes_through_an_in_place_change(row: str) -> None:
-    torch = pytest.importorskip("torch")
+def test_the_gradient_goes_through_an_in_place_change(torch: ModuleType, row: str) -> None:
     found = []
     for make in (hal.tensor, torch.tensor):
         names = {name: make(x) for name, x in arguments().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,7 @@ VALUES: list[Any] = [
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda v: str(v)[:30])
 @pytest.mark.parametrize("tracked", [False, True], ids=["plain", "requires_grad"])
-def test_a_tensor_prints_as_in_torch(value: Any, tracked: bool) -> None:
-    torch = pytest.importorskip("torch")
+def test_a_tensor_prints_as_in_torch(torch: ModuleType, value: Any, tracked: bool) -> None:
     ours, theirs = hal.tensor(value), torch.tensor(value)
     if tracked and not ours.dtype.is_inexact:
         return

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import OrderedDict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -121,8 +122,7 @@ def test_other_readers_of_safetensors_find_each_tensor_under_its_path(tmp_path: 
     assert (back["a.b"].item(), back["a"]["b"].item()) == (1, 0)
 
 
-def test_files_of_others_are_dictionaries_of_tensors(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+def test_files_of_others_are_dictionaries_of_tensors(torch: ModuleType, tmp_path: Path) -> None:
     from safetensors.torch import save_file as save_torch
 
     path = tmp_path / "theirs.safetensors"

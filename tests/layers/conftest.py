@@ -13,11 +13,6 @@ import hal
 import nn
 
 
-@pytest.fixture(scope="session")
-def torch() -> ModuleType:
-    return pytest.importorskip("torch")
-
-
 def close(ours: Any, theirs: Any, tolerance: float = 2e-5) -> None:
     """Our tensors (or tuples of them) hold what torch's hold, up to rounding."""
     if isinstance(theirs, (tuple, list)):

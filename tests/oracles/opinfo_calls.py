@@ -25,6 +25,8 @@ REFUSED = {
         "nn.functional.avg_pool2d", "stride="),
     "a batch has an axis of channels; torch takes a vector of no elements": (
         "nn.functional.batch_norm", r"layout \(N, C, \.\.\.\)|more than one value per channel, got \(0,\)"),
+    "a vector of scores has one class, a number; torch takes a vector with one": (
+        "nn.functional.multi_margin_loss", r"got \(5,\) and \(1,\)"),
 }  # fmt: skip
 
 
@@ -44,6 +46,11 @@ def accumulating(*args: Any, accumulate: bool = False, **kwargs: Any) -> str | N
 
 def reducing(*args: Any, **kwargs: Any) -> str | None:
     return "scatter has no reduce=: scatter_add is its own function" if "reduce" in kwargs else None
+
+
+def scalar(x: Any, *args: Any, **kwargs: Any) -> str | None:
+    """Torch takes a number for a vector."""
+    return "a number is no vector; torch takes it for one" if x.ndim == 0 else None
 
 
 def by_frequency(*args: Any, **kwargs: Any) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from opinfo_calls import (
     accumulating, adaptive, by_chance, by_frequency, converted, inplace, native_batch_norm, not_attention,
-    pool_gradient, reducing, select_scatter, slice_scatter, sliced, split_at, values_only, with_eps, with_part,
+    pool_gradient, reducing, scalar, select_scatter, slice_scatter, sliced, split_at, values_only, with_eps, with_part,
 )  # fmt: skip
 from opinfo_limits import (
     MEAN, SPREAD, SUM, adaptive_cells, attention_magnitude, batch_magnitude, cross_magnitude, diff_magnitude,
@@ -203,6 +203,12 @@ LINES: dict[str, Line] = {
     **{f"nn.functional.pad:{mode}": line(F.pad) for mode in (
         "constant", "reflect", "replicate", "replicate_negative", "circular")},
     **named("pixel_shuffle pixel_unshuffle", F, EXACT, prefix="nn.functional."),
+    **{f"nn.functional.interpolate:{mode}": line(F.interpolate, norm(32)) for mode in (
+        "nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area")},
+    "nn.functional.unfold": line(F.unfold),
+    "nn.functional.grid_sample": line(F.grid_sample, norm(64)),
+    "nn.functional.embedding_bag": line(lambda weight, indices, scale_grad_by_freq=False, sparse=False, **kwargs:
+                                        F.embedding_bag(indices, weight, **kwargs), norm(16), absent=by_frequency),
     "nn.functional.channel_shuffle": line(lambda x, groups: nn.ChannelShuffle(groups)(x)),
     "nn.functional.embedding": line(lambda weight, indices, scale_grad_by_freq=False, sparse=False, **kwargs:
                                     F.embedding(indices, weight, **kwargs), ulps(8), absent=by_frequency),
@@ -258,6 +264,14 @@ LINES: dict[str, Line] = {
     # Losses, dropout.
     **named("binary_cross_entropy binary_cross_entropy_with_logits cross_entropy huber_loss kl_div l1_loss mse_loss "
             "smooth_l1_loss", F, norm(32, "unreduced"), prefix="nn.functional."),
+    **named("cosine_similarity pairwise_distance pdist", F, norm(32), prefix="nn.functional.", absent=scalar),
+    **named("multi_margin_loss multilabel_margin_loss", F, norm(32, "unreduced"), prefix="nn.functional.",
+            absent=scalar),
+    **named("cosine_embedding_loss gaussian_nll_loss hinge_embedding_loss "
+            "margin_ranking_loss multilabel_soft_margin_loss poisson_nll_loss "
+            "soft_margin_loss triplet_margin_loss", F, norm(32, "unreduced"),
+            prefix="nn.functional."),
+    "nn.functional.ctc_loss": line(F.ctc_loss, norm(32, "unreduced"), no_gradient="torch's is that before log_softmax"),
     "nn.functional.nll_loss": line(F.nll_loss, Limit("terms", 4, terms=lambda x, target, **kwargs: target.size)),
     **named("dropout dropout2d dropout3d alpha_dropout", F, EXACT, prefix="nn.functional.", absent=by_chance),
 }  # fmt: skip

@@ -26,6 +26,16 @@ class Tally:
         """Note a sample that was not judged."""
         self.reasons[device][key, number] = why
 
+    def told(self) -> tuple[dict[str, dict[Sample, bool]], dict[str, dict[Sample, str]]]:
+        """All of it as plain values, as one process tells another."""
+        return dict(self.passed), dict(self.reasons)
+
+    def add(self, told: tuple[dict[str, dict[Sample, bool]], dict[str, dict[Sample, str]]]) -> None:
+        """Add what another process counted."""
+        for mine, theirs in zip((self.passed, self.reasons), told, strict=True):
+            for device, samples in theirs.items():
+                mine[device].update(samples)  # type: ignore[arg-type]
+
     def __bool__(self) -> bool:
         return bool(self.passed)
 
