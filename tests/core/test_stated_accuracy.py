@@ -10,9 +10,11 @@ import pytest
 
 import hal
 from hal import dtypes, ops
+from hal.decision import decision_for
 from hal.op import Op
 from hal.plugin import DType, Kernel, Spec, Tolerance
-from hal.testing.calls import call_of, check_call
+from hal.testing.accuracy import judge, products_cost
+from hal.testing.calls import call_of, check_call, stated_by
 from hal.testing.case import Outcome
 from hal.testing.fake import Fake
 
@@ -94,3 +96,38 @@ def test_a_statement_says_nothing_about_what_another_device_computed(
     assert found.status == "fallback"
     assert found.allowed < 1
     assert found.source == ops.relu.tolerance.source
+
+
+def test_a_statement_holds_for_what_is_decomposed_on_the_device(
+    coarse: Coarse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Coarse, "tolerance", lambda self, op, dtype: Tolerance(float32=7, unit="norm", source=f"by {op.name}")
+    )
+    device = hal.device("coarse")
+    call = call_of("softplus", 0, dtypes.float32, device)
+    coarse.missing |= {"softplus"}
+    hal.registry.changed()
+    stated = stated_by(device, call.op, call.promoted, call.settings)
+    assert decision_for(call.op, device, call.promoted, call.settings).how == "decomposed"
+    assert stated is not None
+    assert stated.source == "by softplus"
+
+
+def test_in_terms_a_statement_comes_on_top_of_the_sum() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=s).astype(np.float32) for s in ((3, 20), (20, 4)))
+    specs = (Spec((3, 4), dtypes.float32),)
+    got = ((a @ b) * np.float32(1 + 2.0**-12),)
+    plain = judge(ops.matmul, (a, b), {}, got, specs)
+    stated = judge(ops.matmul, (a, b), {}, got, specs, Tolerance(float32=2.0**12, unit="terms"))
+    assert not plain.passed
+    assert stated.passed
+    assert stated.allowed == plain.allowed + 2.0**12
+
+
+def test_gradients_may_be_off_by_four_times_what_is_stated(coarse: Coarse) -> None:
+    device = hal.device("coarse")
+    assert products_cost(device, ops.relu, dtypes.float32) == 4 * EIGHTH.float32
+    assert products_cost(device, ops.matmul, dtypes.float32) == 0
+    assert products_cost(hal.device("cpu"), ops.matmul, dtypes.float32) == 0
