@@ -116,7 +116,7 @@ class Replay:
         self.single = [step.node.single for step in steps]
         memories = self._memory()
         self.last = memory.last_uses(graph.nodes)
-        self.code: FunctionType | None = None
+        self.code: Callable[..., Buffers] | None = None
         self.name = f"<plan {next(_numbers)}>"
         self.rows: list[int] = []
         self.in_place = self._in_place()
@@ -239,10 +239,15 @@ class Replay:
             for x in (*step.node.inputs, *step.node.outputs):
                 if self.last.get(x, i) <= i and x not in kept:
                     known.pop(x, None)
-        self.code = self._written()
+        self.code = self._captured() or self._written()
         return tuple([known[v] for v in self.graph.results])
 
     # The others.
+
+    def _captured(self) -> Callable[..., Buffers] | None:
+        """What the backend makes of the whole plan, if it is the only one and does."""
+        backends = {step.device.backend for step in self.steps}
+        return backends.pop().capture(self.plan) if len(backends) == 1 else None
 
     def _written(self) -> FunctionType:
         """The function for all calls but the first, from its source."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ import nn
 from hal import ops, tracing
 from hal.errors import DeviceError, GradientError, GraphError
 from hal.graph.compiler import Compiled
+from hal.graph.graph import Group
+from hal.graph.plan import Plan
 from hal.op import Op
 from hal.testing.fake import Fake
 from nn import functional as F
@@ -421,3 +424,54 @@ def test_a_failing_kernel_changes_no_state_and_says_where(broken: str, calls: in
         backend.broken = ""
         compiled(x, y)
         assert everything()[0] != before[0]
+
+
+# What a backend may do.
+
+
+def test_a_backend_may_take_over_a_whole_plan() -> None:
+    class Recording(Fake):
+        captured: ClassVar[list[Plan]] = []
+
+        def capture(self, plan: Plan) -> Callable[..., tuple[Any, ...]]:
+            self.captured.append(plan)
+
+            def run(*inputs: Any) -> tuple[Any, ...]:
+                known = dict(zip(plan.graph.inputs, inputs, strict=True))
+                known |= {v: t.buffer for v, t in plan.graph.constants.items()}
+                for step in plan.steps:
+                    result = step.call(*[known[x] for x in step.node.inputs], **step.settings)
+                    known.update(zip(step.node.outputs, (result,) if step.node.single else result, strict=True))
+                return tuple(known[v] for v in plan.graph.results)
+
+            return run
+
+    with Recording("recording").registered():
+        f = hal.compile(lambda x: (x * 2 + 1).sum())
+        x = hal.ones(3, device="recording")
+        assert [f(x).item() for _ in range(3)] == [9, 9, 9]
+    assert [len(plan.steps) for plan in Recording.captured] == [3]
+
+
+def test_groups_that_a_backend_declines_run_one_by_one() -> None:
+    asked: list[str] = []
+
+    class Declining(Fake):
+        def fuse(self, group: Group, device: hal.Device) -> None:
+            asked.append(group.kind)
+
+    with Declining("declining").registered():
+        f = hal.compile(lambda x: (x * 2 + 1).tanh())
+        x = hal.ones(3, device="declining")
+        assert f(x).tolist() == f(x).tolist()
+        assert [step.how for step in f.plans[0].steps] == ["native"] * 3
+    assert asked == ["elementwise"]
+
+
+def test_what_a_device_lacks_runs_elsewhere_with_copies_in_the_plan() -> None:
+    with Fake("poor", only=["add", "mul"]).registered(), hal.fallback("allow"):
+        f = hal.compile(lambda x: (x * 2).exp() + 1)
+        x = hal.ones(3, device="poor")
+        want = f(x).tolist()
+        assert f(x).tolist() == want == ((x * 2).exp() + 1).tolist()
+        assert [step.how for step in f.plans[0].steps] == ["native", "copy", "native", "copy", "native"]
