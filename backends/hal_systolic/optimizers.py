@@ -27,13 +27,15 @@ def _targets(out: Any, *like: Array) -> tuple[Array, ...]:
     )
 
 
-def _delivered(results: tuple[Array, ...], out: Any) -> Any:
-    """The results, copied to where they were wanted if they were computed elsewhere."""
-    for target, result in zip(out if isinstance(out, tuple) else (out,), results, strict=False):
-        if target is not None and target is not result:
+def _delivered(results: tuple[Array, ...], out: Any) -> tuple[Array, ...]:
+    """The results, or the given arrays, to which they are copied if they were computed elsewhere."""
+    if out is None:
+        return results
+    targets: tuple[Array, ...] = out if isinstance(out, tuple) else (out,)
+    for target, result in zip(targets, results, strict=True):
+        if target is not result:
             np.copyto(target, result)
-    final = results if out is None else out
-    return final if not isinstance(final, tuple) or len(final) > 1 else final[0]
+    return targets
 
 
 def _directed(param: Array, grad: Array, weight_decay: float, maximize: bool) -> Array:
@@ -53,8 +55,7 @@ def sgd_step(
     for start in range(0, p.size, BLOCK):
         at = slice(start, start + BLOCK)
         np.subtract(p[at], _directed(p[at], g[at], weight_decay, maximize) * lr, out=n[at])
-    result: Array = _delivered((new,), out)
-    return result
+    return _delivered((new,), out)[0]
 
 
 @kernels.register(ops.sgd_momentum_step, out=True)
