@@ -17,6 +17,8 @@ from hal.schedule.problem import NEVER, Problem
 
 BUDGET = 60_000  # tasks laid out while improving
 TRIES = 2_000  # layouts that are tried at most
+FEWEST = 10  # tries below which none is made: one move among thousands of tasks changes nothing
+SHAKEN = 50  # tasks that are moved at random before beginning again, at most
 FEW = 200  # tasks up to which more starts are tried
 WORTH = 0.97  # several devices must be predicted to take at most this share of the time of one
 
@@ -132,13 +134,15 @@ class _Improving:
 
     def run(self) -> None:
         """Until the budget is spent: improve what there is, then begin again from it, shaken."""
-        if len(self.problem.memory) == 1:
+        if len(self.problem.memory) == 1 or self.left < FEWEST:
             return
         present, seconds = self.assignment, self.seconds
         while self.left > 0:
             present, seconds = self._climb(present, seconds)
             if seconds < self.seconds:
                 self.assignment, self.seconds = present, seconds
+            if self.left <= 0:
+                return
             present = self._shaken(self.assignment)
             seconds = self._time(present)
 
@@ -198,7 +202,7 @@ class _Improving:
 
     def _shaken(self, present: Assignment) -> Assignment:
         devices, order = present
-        for _ in range(max(2, len(order) // 4)):
+        for _ in range(min(SHAKEN, max(2, len(order) // 4))):
             t = self.random.randrange(len(devices))
             others = self._others(t, devices[t])
             if others:
