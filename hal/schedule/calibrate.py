@@ -28,8 +28,8 @@ from hal.op import Op
 from hal.schedule.speed import ANY, Calibration, Link, Speed
 from hal.spec import Spec
 
-PATIENCE = 0.004  # seconds for which each call is repeated
-ROUNDS = 3
+PATIENCE = 0.002  # seconds for which each call is repeated
+ROUNDS = 2
 SMALL, MEDIUM, LARGE = 16, 1 << 16, 1 << 20  # elements: for the launch, for rates, for the memory's speed
 BYTES = (1 << 10, 1 << 23)  # of the copies that tell a link's latency and bandwidth
 LINE = (128, 512)
@@ -70,8 +70,8 @@ def calibration_of(device: Device, *, anew: bool = False) -> Calibration:
     known = None if anew else known_calibration(device)
     if known is not None:
         return known
-    if config.logs("placement"):
-        print(f"hal: measuring {device}, once", file=sys.stderr)
+    if config.logs("placement") or sys.stderr.isatty():
+        print(f"hal: measuring how fast {device} is, once: see `hal calibrate`", file=sys.stderr)
     found = measure(device)
     _keep(_path(found.facts), found)
     return found
