@@ -16,12 +16,14 @@ for _plugin in ("template", "primitive"):  # as installed plugins would be, but 
     sys.path.insert(0, str(PLUGINS / _plugin))
     hal.register(__import__(f"hal_{_plugin}"))
 
-DEVICES = ["cpu", "fake", "template", "primitive"]
+DEVICES = ["cpu", "fake", "template", "primitive", pytest.param("opencl", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(params=DEVICES)
 def each_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> hal.Device:
     """Every device that is here and can train, one after the other, as the default device."""
+    if not hal.device_count(request.param):
+        pytest.skip(f"there is no {request.param} device")
     monkeypatch.setenv("HAL_BACKEND", request.param)
     monkeypatch.setenv("HAL_FALLBACK", "allow")
     return hal.device(request.param)

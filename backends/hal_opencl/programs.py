@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,13 @@ class Programs:
         return found
 
     def _program(self, source: str, label: str) -> Any:
+        import pyopencl as cl
+
+        with warnings.catch_warnings():  # what a compiler remarks of generated source is no news for the user
+            warnings.simplefilter("ignore", cl.CompilerWarning)
+            return self._found_or_built(source, label)
+
+    def _found_or_built(self, source: str, label: str) -> Any:
         import pyopencl as cl
 
         runtime = self.runtime

@@ -15,23 +15,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PATHS = os.pathsep.join(map(str, (ROOT, ROOT / "backends")))
 HAL = [sys.executable, "-m", "hal"]
-# The rest of the table is elementwise and differs in an expression each, which the plain tests and `hal conform` try.
-WATCHED = [
-    "sum",
-    "max",
-    "sort",
-    "topk",
-    "take",
-    "index",
-    "gather",
-    "scatter",
-    "put",
-    "softmax",
-    "cross",
-    "pool",
-    "norm",
-]
-WATCHED += ["random", "uniform", "normal", "dropout", "adam", "gelu", "concat", "pad", "flip", "floor_divide", "cast"]
 
 pytestmark = [
     pytest.mark.slow,
@@ -93,11 +76,10 @@ def test_a_second_start_compiles_nothing(tmp_path: Path) -> None:
     assert second == ["0", first[0]]
 
 
-@pytest.mark.parametrize("ops", WATCHED)
-def test_oclgrind_reports_nothing(ops: str, tmp_path: Path) -> None:
+def test_oclgrind_reports_nothing_of_any_op(tmp_path: Path) -> None:
     log = tmp_path / "oclgrind.log"
     done = run(
-        [sys.executable, str(HERE / "opencl_cases.py"), ops],
+        [sys.executable, str(HERE / "opencl_cases.py")],
         HAL_OPENCL_DEVICES="oclgrind", OCLGRIND_DATA_RACES="1", OCLGRIND_UNINITIALIZED="1", OCLGRIND_LOG=str(log),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
