@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil
 
 from hal_systolic.counters import COLUMNS, COMPONENTS, Counters
 from hal_systolic.simulation import Simulation
+from hal_systolic.stream import UNITS
 
 SHORT = {
     "active": "active", "weight_stall": "w stall", "weight_shift": "w shift", "input_stall": "input",
     "raw_stall": "raw", "accumulator_stall": "acc", "fill_drain": "fill", "vector": "vector", "idle": "idle",
 }  # fmt: skip
+SHADES = " ░▒▓█"
 PREFIXES = (
     (1e12, "T"),
     (1e9, "G"),
@@ -73,6 +76,26 @@ def _lines(s: Simulation) -> Iterator[str]:
     energy = s.total.energy
     parts = sorted((c for c in COMPONENTS if energy[c] > 0), key=lambda c: -energy[c])
     yield "energy: " + ", ".join(f"{c} {si(energy[c] * 1e-12, 'J')}" for c in parts)
+    yield ""
+    yield from lanes(s)
+
+
+def lanes(s: Simulation, width: int = 100) -> Iterator[str]:
+    """The timeline in characters: a lane for each unit that did something, darker where it worked more of the time."""
+    if not s.cycles:
+        return
+    busy: dict[str, list[float]] = {}
+    cycles = s.cycles / width  # of one character
+    for interval in s.intervals():
+        lane = busy.setdefault(interval.unit, [0.0] * width)
+        first, last = int(interval.start / cycles), min(int(interval.end / cycles), width - 1)
+        for i in range(first, last + 1):
+            lane[i] += max(0.0, min(interval.end, (i + 1) * cycles) - max(interval.start, i * cycles))
+    for unit in UNITS:
+        if any(busy.get(unit, ())):
+            shades = (SHADES[min(ceil(share / cycles * (len(SHADES) - 1)), len(SHADES) - 1)] for share in busy[unit])
+            yield f"{unit:>8} |{''.join(shades)}|"
+    yield f"{'':8}  0{s.cycles:>{width - 1},.0f} cycles"
 
 
 def _row(name: str, s: Simulation, counters: Counters, used: list[str]) -> str:

@@ -74,6 +74,12 @@ def test_the_text_has_a_row_for_each_layer(training: hal_systolic.Report) -> Non
     assert text.startswith("machine       tpu-v2-core")
     row = next(line for line in text.splitlines() if line.startswith("5 Linear (backward)"))
     assert re.search(r"\d+%.*(compute|memory)$", row)
+    lanes = {line.split()[0]: line for line in text.splitlines() if line.endswith("|")}
+    assert {"matrix", "vector", "loader"} <= set(lanes)
+    for unit, line in lanes.items():
+        first = min(i.start for i in training.simulation.intervals() if i.unit == unit and i.end > i.start)
+        drawn = line[line.index("|") + 1 : -1]
+        assert len(drawn) - len(drawn.lstrip()) == int(100 * first / training.cycles)
 
 
 def test_the_trace_is_one_that_perfetto_reads(training: hal_systolic.Report, tmp_path: Path) -> None:
