@@ -7,6 +7,7 @@ from typing import Any
 
 from hal.codegen.expressions import NoExpression, Writer, literal
 from hal.dtypes import DType
+from hal.errors import SettingError, ShapeError
 from hal.graph.graph import Node, Value
 from hal.op import Op
 from hal.spec import Shape, Spec, broadcast_shapes
@@ -76,7 +77,10 @@ class Chain:
                 results: tuple[str, ...] = (operands[0],)
             elif isinstance(node.op, Op):
                 specs = [Spec((), x.spec.dtype) for x in node.inputs]
-                results = writer.apply(node.op, specs, operands, node.settings)
+                try:
+                    results = writer.apply(node.op, specs, operands, node.settings)
+                except (ShapeError, SettingError) as error:  # it needs more axes than one element has
+                    raise NoExpression(f"{node.op.name} works on more than one element of each input") from error
             else:
                 raise NoExpression("a group within a group")
             known |= dict(zip(node.outputs, results, strict=True))
