@@ -69,14 +69,14 @@ class Programs:
         if file.is_file():
             try:
                 program = cl.Program(runtime.context, [runtime.device], [file.read_bytes()])
-                program = program.build(options=[], cache_dir=False)
+                program = program.build(options=[], cache_dir=False)  # type: ignore[arg-type]  # PyOpenCL keeps none
             except (cl.Error, OSError):  # written by another driver, or broken off: compile it again
                 pass
             else:
                 self.loaded += 1
                 return program
         try:
-            program = cl.Program(runtime.context, source).build(options=self.options.split(), cache_dir=False)
+            program = cl.Program(runtime.context, source).build(options=self.options.split(), cache_dir=False)  # type: ignore[arg-type]
         except cl.Error as error:
             raise self._build_failure(source, key, label, error) from None
         self.built += 1

@@ -53,7 +53,10 @@ class Runtime:
         self.context = cl.Context([device])
         self.profiling = os.environ.get("HAL_OPENCL_PROFILE", "") not in ("", "0")
         self.queue = cl.CommandQueue(
-            self.context, properties=cl.command_queue_properties.PROFILING_ENABLE if self.profiling else 0
+            self.context,
+            properties=cl.command_queue_properties(
+                cl.command_queue_properties.PROFILING_ENABLE if self.profiling else 0
+            ),
         )
         self.lock = threading.RLock()
         self.pool = Pool(self, int(SPARE * device.global_mem_size))
