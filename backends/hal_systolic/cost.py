@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from hal.plugin import ConfigError
@@ -70,6 +70,11 @@ def _product_cost(shape: tuple[Any, ...], machine: Machine, on_chip: bool, tilin
     return matmul_cost(p, chosen, machine, on_chip=on_chip)
 
 
+def forget() -> None:
+    """Forget all costs that were asked for."""
+    _product_cost.cache_clear()
+
+
 def where(work: Matmul, machine: Machine, on_chip: bool) -> tuple[bool, bool, bool]:
     """Which operands of a product pass the buffer in slices, if nothing else lies in it."""
     p = problem(work, machine)
@@ -94,7 +99,15 @@ def cheapest(
     Raises:
         ConfigError: none fits.
     """
-    return min(tilings(p, machine, streams), key=lambda tiling: product_cycles(p, tiling, machine, cold=cold)[0])
+    best, fewest, worse = None, inf, 0
+    for tiling in tilings(p, machine, streams):
+        cycles, _ = product_cycles(p, tiling, machine, cold=cold)
+        if cycles < fewest:
+            best, fewest, worse = tiling, cycles, 0
+        elif (worse := worse + 1) == 3:
+            break  # blocks are too small by now, and become smaller still
+    assert best is not None
+    return best
 
 
 def vector_cost(work: Vector, machine: Machine, *, on_chip: bool = False) -> Cost:

@@ -95,23 +95,24 @@ def loops(p: Problem, t: Tiling, machine: Machine) -> Loops:
 
 
 def tilings(p: Problem, machine: Machine, streams: tuple[bool, bool, bool]) -> Iterator[Tiling]:
-    """The tilings that fit the machine's buffers, largest blocks first.
+    """The tilings that fit the machine's buffers: the largest blocks first, then smaller and smaller ones.
 
     Raises:
         ConfigError: none fits.
     """
     most = _most_rows(p, machine, streams, 2)
-    seen: set[int] = set()
-    for parts in (1, 2, 3, 4, 6, 8, 12, 16):
-        rows = -(-p.m // (-(-p.m // most) * parts))
-        if rows in seen or (seen and rows < machine.rows // 2):
-            continue
-        seen.add(rows)
-        yield _tiling(p, machine, streams, rows)
+    largest = -(-p.m // -(-p.m // most))
+    yield _tiling(p, machine, streams, largest)
+    seen = {largest}
     if p.m > most:  # all accumulators at once: weights are loaded less often, but nothing is read meanwhile
-        most = _most_rows(p, machine, streams, 1)
-        rows = -(-p.m // -(-p.m // most))
-        if rows not in seen:
+        whole = _most_rows(p, machine, streams, 1)
+        seen.add(rows := -(-p.m // -(-p.m // whole)))
+        if rows > most:
+            yield _tiling(p, machine, streams, rows)
+    for parts in (2, 3, 4, 6, 8, 12, 16):
+        rows = -(-p.m // (-(-p.m // most) * parts))
+        if rows not in seen and rows >= machine.rows // 2:
+            seen.add(rows)
             yield _tiling(p, machine, streams, rows)
 
 
