@@ -66,13 +66,3 @@ def test_the_pytest_plugin_works_from_any_folder_and_leaves_others_alone(tmp_pat
     assert " passed" in done.stdout
     done = run(*args, folder=tmp_path)
     assert "no tests ran" in done.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("device", ["cpu", "fake"])
-def test_whole_suite(tmp_path: Path, device: str) -> None:
-    done = run("hal", "conform", device, "--json", "r.json", "--quiet", folder=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    counts = json.loads((tmp_path / "r.json").read_text())["counts"]
-    assert counts["wrong"] == counts["crash"] == counts["not run"] == 0
-    assert counts["native"] > 1000

@@ -85,6 +85,7 @@ def test_a_device_that_always_dies_is_given_up(tmp_path: Path, monkeypatch: pyte
     assert left_out.count + 2 == 8
 
 
+@pytest.mark.slow
 def test_both_ways_of_running_agree() -> None:
     reports = [suite.run("fake", ops=["exp", "max"], in_process=here) for here in (True, False)]
     assert reports[0].counts == reports[1].counts

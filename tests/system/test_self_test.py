@@ -20,11 +20,8 @@ from hal.testing.faults.fault import Miscomputing
 from hal.testing.self_test import find, self_test
 
 QUICK = (  # one of each kind of fault; the slow test has all of them
-    "nan-dropping-maximum", "integers-saturate", "duplicates-lost", "signed-zero-lost", "true-as-two",
-    "padding-on-one-side", "softmax-overflow", "host-array-kept", "result-used-again", "writes-beyond",
-    "off-by-one-stride", "views-that-copy", "input-overwritten", "strides-dropped-by-copy", "undeclared-dtype",
-    "indices-of-32-bits", "stream-ignored", "written-before-read", "gradient-doubled", "broadcast-not-summed", "leak",
-    "dies-in-tanh",
+    "nan-dropping-maximum", "padding-on-one-side", "result-used-again", "writes-beyond", "off-by-one-stride",
+    "undeclared-dtype", "stream-ignored", "gradient-doubled", "leak", "dies-in-tanh",
 )  # fmt: skip
 
 
