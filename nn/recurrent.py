@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import sqrt
 from typing import Any
 
@@ -22,11 +22,26 @@ from nn.utils.rnn import PackedSequence, pad_packed_sequence, repack
 States = tuple[Tensor, ...]
 
 
+def _steps(x: Tensor) -> tuple[Tensor, ...]:
+    """The entries of axis 0, whose gradients are put together at once: one by one, each would fill an array like x."""
+
+    def taken(x: Tensor) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
+        def together(*gs: Tensor | None) -> Tensor:
+            none = hal.zeros(*x.shape[1:], dtype=x.dtype, device=x.device) if any(g is None for g in gs) else None
+            return ops.stack(*(none if g is None else g for g in gs), axis=0)
+
+        return tuple(x[t] for t in range(x.shape[0])), together
+
+    steps: tuple[Tensor, ...] = hal.custom_gradient(taken)(x)
+    return steps
+
+
 class _Recurrent(Module):
     """What the recurrent layers have in common. All parameters begin uniform between ± 1 / sqrt(hidden_size)."""
 
     gates: int
     states: int = 1
+    adds_biases: bool = True  # whether both biases are added to the same sum
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
@@ -89,21 +104,26 @@ class _Recurrent(Module):
     def flatten_parameters(self) -> None:
         """Nothing: parameters need not lie behind each other here. For code that calls it."""
 
-    def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
+    def _step(self, given: Tensor, state: States, weight: Tensor, *others: Tensor) -> States:
+        """The next state, from what the input gives to the gates and the weights by which the state gives to them."""
         raise NotImplementedError
 
     def _over_time(
-        self, steps: list[Tensor], alive: list[Tensor | None], state: States, end: str, layer: int
+        self, x: Tensor, alive: list[Tensor | None], state: States, end: str, layer: int
     ) -> tuple[list[Tensor], States]:
         """One layer in one direction: its outputs in the order of the input, and its last state.
 
-        `alive` says for each step which sequences have it; None if all do. The others keep their state.
+        What all steps of the input give to the gates is one matrix product. `alive` says for each step which sequences
+        have it; None if all do. The others keep their state.
         """
-        weights = tuple(getattr(self, f"{name}_l{layer}{end}") for name in self._names())
+        w_ih, w_hh, *others = (getattr(self, f"{name}_l{layer}{end}") for name in self._names())
+        bias = others.pop(0) if self.bias else None
+        if bias is not None and self.adds_biases:
+            bias = bias + others.pop(0)
         outs = []
-        pairs = list(zip(steps, alive, strict=True))
-        for x, here in reversed(pairs) if end else pairs:
-            new = self._step(x, state, weights)
+        pairs = list(zip(_steps(F.linear(x, w_ih, bias)), alive, strict=True))
+        for given, here in reversed(pairs) if end else pairs:
+            new = self._step(given, state, w_hh, *others)
             state = new if here is None else tuple(ops.where(here, a, b) for a, b in zip(new, state, strict=True))
             outs.append(state[0])
         return outs[::-1] if end else outs, state
@@ -148,20 +168,17 @@ class _Recurrent(Module):
     def _over_layers(self, x: Tensor, given: States | None, alive: list[Tensor | None]) -> tuple[Tensor, States]:
         """All layers over (time, batch, features)."""
         begin = self._begin(x, given)
-        steps = [x[t] for t in range(x.shape[0])]
         last: list[States] = []
         for layer in range(self.num_layers):
             if layer and self.dropout and self.training:
-                steps = list(F.dropout(ops.stack(*steps, axis=0), self.dropout))
-            outs, state = self._over_time(steps, alive, begin[len(last)], "", layer)
-            last.append(state)
-            if self.bidirectional:
-                backward, state = self._over_time(steps, alive, begin[len(last)], "_reverse", layer)
+                x = F.dropout(x, self.dropout)
+            both = []
+            for end in ("", "_reverse") if self.bidirectional else ("",):
+                outs, state = self._over_time(x, alive, begin[len(last)], end, layer)
                 last.append(state)
-                outs = [ops.concat(a, b, axis=-1) for a, b in zip(outs, backward, strict=True)]
-            steps = outs
-        output = ops.stack(*steps, axis=0)
-        return output, tuple(ops.stack(*parts, axis=0) for parts in zip(*last, strict=True))
+                both.append(ops.stack(*outs, axis=0))
+            x = ops.concat(*both, axis=-1) if self.bidirectional else both[0]
+        return x, tuple(ops.stack(*parts, axis=0) for parts in zip(*last, strict=True))
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
@@ -198,8 +215,9 @@ class RNN(_Recurrent):
         super().__init__(*sizes, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
         self.nonlinearity = nonlinearity
 
-    def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
-        return (ops.rnn_cell(x, *state, *weights, nonlinearity=self.nonlinearity),)
+    def _step(self, given: Tensor, state: States, weight: Tensor, *others: Tensor) -> States:
+        total = given + F.linear(state[0], weight)
+        return (ops.tanh(total) if self.nonlinearity == "tanh" else ops.relu(total),)
 
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         output, (h,) = self._run(input, None if hx is None else (hx,))
@@ -212,7 +230,7 @@ class GRU(_Recurrent):
     Arguments as in `RNN`. Source: torch.nn.GRU.
     """
 
-    gates = 3
+    gates, adds_biases = 3, False  # the reset gate multiplies one of them
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
@@ -221,8 +239,8 @@ class GRU(_Recurrent):
         sizes = input_size, hidden_size, num_layers
         super().__init__(*sizes, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
 
-    def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
-        return (ops.gru_cell(x, *state, *weights),)
+    def _step(self, given: Tensor, state: States, weight: Tensor, *others: Tensor) -> States:
+        return (ops.gru_gates(given, F.linear(state[0], weight, *others), state[0]),)
 
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         output, (h,) = self._run(input, None if hx is None else (hx,))
@@ -242,14 +260,9 @@ class LSTM(_Recurrent):
 
     gates, states = 4, 2
 
-    def _step(self, x: Tensor, state: States, weights: tuple[Tensor, ...]) -> States:
-        if not self.proj_size:
-            return ops.lstm_cell(x, *state, *weights)
-        (h, c), (w_ih, w_hh, *biases, w_hr) = state, weights
-        gates = F.linear(x, w_ih, *biases[:1]) + F.linear(h, w_hh, *biases[1:])
-        i, f, g, o = gates.chunk(4, dim=-1)
-        c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
-        return F.linear(ops.sigmoid(o) * ops.tanh(c), w_hr), c
+    def _step(self, given: Tensor, state: States, weight: Tensor, *others: Tensor) -> States:
+        h, c = ops.lstm_gates(given + F.linear(state[0], weight), state[1])
+        return (F.linear(h, *others), c) if others else (h, c)
 
     def forward(
         self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None

@@ -358,3 +358,19 @@ def test_similarity_layers(torch: ModuleType, parity: Callable[..., None]) -> No
         ours, theirs = getattr(nn, name)(**settings), getattr(torch.nn, name)(**settings)
         assert repr(ours) == repr(theirs)
         parity(ours, theirs, a, b)
+
+
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM"])
+def test_recurrent_layers_have_second_derivatives(torch: ModuleType, name: str) -> None:
+    x = np.random.default_rng(0).normal(size=(4, 2, 3))
+    theirs = getattr(torch.nn, name)(3, 5, dtype=torch.float64)
+    ours = getattr(nn, name)(3, 5, dtype=hal.float64)
+    ours.load_state_dict({key: value.numpy() for key, value in theirs.state_dict().items()})
+    found = []
+    for library, layer, grad in ((hal, ours, hal.grad), (torch, theirs, torch.autograd.grad)):
+        given = library.tensor(x, requires_grad=True)
+        (slope,) = grad((layer(given)[0] ** 2).sum(), given, create_graph=True)
+        (slope**2).sum().backward()
+        found.append([given.grad.numpy(), *(p.grad.numpy() for p in layer.parameters())])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
