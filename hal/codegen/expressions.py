@@ -119,7 +119,7 @@ BOOL = _WHOLE | {
 # fmt: on
 _TABLES = {"float": FLOAT, "int": INTEGER, "uint": INTEGER, "bool": BOOL}
 _CONVERTED = ("b8", "f16", "bf16")  # types that a dialect reads and writes by functions
-_HALVES_AS_THEY_ARE = ("nextafter",)  # what the neighbour is depends on the dtype in memory
+_HALVES = {dtypes.float16: "10, -14, 65504.0f", dtypes.bfloat16: "7, -126, 0x1.fep+127f"}  # digits, exponents, largest
 
 
 def expression(op: Op, given: Sequence[DType], out: DType, operands: Sequence[str], settings: Any) -> str | None:
@@ -134,8 +134,8 @@ def expression(op: Op, given: Sequence[DType], out: DType, operands: Sequence[st
     if op.kind != "elementwise" or any(d.kind == "complex" for d in (*given, out)):
         return None
     source = given[-1]  # of `where`, the condition comes first
-    if op.name in _HALVES_AS_THEY_ARE and source.itemsize < 4:
-        return None
+    if op.name == "nextafter" and source in _HALVES:  # which is the neighbour depends on the dtype in memory
+        return f"hal_next_half({operands[0]}, {operands[1]}, {_HALVES[source]})"
     text = _TABLES[source.kind].get(op.name)
     if text is None:
         return None

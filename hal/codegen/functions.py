@@ -102,6 +102,22 @@ HAL_FUNCTION i32 hal_signbit_f32(f32 x) { return hal_bits_f32(x) < 0; }
 HAL_FUNCTION i32 hal_signbit_f64(f64 x) { return hal_bits_f64(x) < 0; }
 """
 
+# The neighbour of a half, with `digits` behind the point and exponents from `least`, that is held in a float.
+_NEXT_HALF = """
+HAL_FUNCTION f32 hal_next_half(f32 a, f32 b, i32 digits, i32 least, f32 largest) {
+    if (a != a || b != b) return NAN;
+    if (a == b) return b;
+    if (fabs(a) == INFINITY) return a > 0 ? largest : -largest;
+    const i32 bits = hal_bits_f32(a);
+    const i32 exponent = ((bits >> 23) & 255) - 127;
+    const f32 unit = ldexp(1.0f, (exponent > least ? exponent : least) - digits);
+    if (a == 0) return b > 0 ? unit : -unit;
+    const i32 halved = (b > a) != (a > 0) && (bits & 0x7FFFFF) == 0 && exponent > least;
+    const f32 step = halved ? unit * 0.5f : unit;
+    return b > a ? a + step : a - step;
+}
+"""
+
 # A number between two of the next narrower type, made odd, is rounded once more as if it had never been rounded.
 _ODD = """
 HAL_FUNCTION f32 hal_odd_f32(f64 x) {
@@ -164,7 +180,7 @@ HAL_FUNCTION {t} hal_pow_{t}({t} a, {t} b) {{
 
 def _sources() -> dict[str, str]:
     """The source of each function, by name."""
-    texts = [_EXP_F32, _LOG_F32, _SIGNED_F32, _TANH_F32, _ERF_F32, _BUILT_IN, _ODD]
+    texts = [_EXP_F32, _LOG_F32, _SIGNED_F32, _TANH_F32, _ERF_F32, _BUILT_IN, _NEXT_HALF, _ODD]
     for bits in (8, 16, 32, 64):
         wide = f"u{max(bits, 32)}"
         minus = f"if (b == -1) return (i{bits})(0 - ({wide})a);"
