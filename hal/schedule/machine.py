@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from hal import dtypes, registry
+from hal import config, dtypes, registry
 from hal.config import did_you_mean
 from hal.device import Device
 from hal.dtypes import DType
@@ -213,12 +214,27 @@ def host_device() -> Device:
     raise ConfigError("no device has the host's memory; the CPU backend was left out: see `hal devices`")
 
 
-def candidates(used: Iterable[Device]) -> list[Device]:
-    """The devices that `auto` may use: those that a graph uses already, and all that are chosen by themselves."""
+def candidates(used: Iterable[Device], measure: bool = True) -> list[Device]:
+    """The devices that `auto` may use: those that a graph uses already, and all that are chosen by themselves.
+
+    Args:
+        measure: those of which nobody knows how fast they are; otherwise they are left out.
+    """
+    from hal.schedule.calibrate import calibration_of, known_calibration
+
     found = list(dict.fromkeys(used))
     for device in registry.devices():
-        if device.backend.priority >= 0 and device not in found:
-            found.append(device)
+        if device.backend.priority < 0 or device in found:
+            continue
+        try:
+            if not measure and known_calibration(device) is None:
+                continue
+            calibration_of(device)
+        except Exception as error:  # nobody asked for it by name, so it harms nobody
+            if config.logs("placement"):
+                print(f"hal: {device} is left out, since it could not be measured: {error!r}", file=sys.stderr)
+            continue
+        found.append(device)
     return found
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hal import config
 from hal.device import Device
 from hal.errors import OutOfMemoryError
 from hal.graph.graph import COPY, Graph, Group, Node, Value
@@ -52,7 +54,11 @@ def placed(graph: Graph, devices: Iterable[Device] | None = None) -> Graph:
     found = candidates(used) if allowed is None else list(dict.fromkeys([*used, *allowed]))
     if len(found) == 1 and found[0].backend.max_memory(found[0]) is None:
         return graph
-    return place_on(graph, here(found)).graph
+    result = place_on(graph, here(found))
+    if config.logs("placement"):
+        told = ", ".join(f"{c.name} {1e3 * c.seconds:.3g} ms" for c in result.placement.choices)
+        print(f"hal: placed {len(graph.nodes)} nodes: {result.placement.name}, of {told}", file=sys.stderr)
+    return result.graph
 
 
 def place_on(graph: Graph, machine: Machine) -> Placed:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from hal.errors import GraphError
 from hal.graph.graph import COPY, Graph, Group, Node, Value
 from hal.graph.memory import is_view
-from hal.schedule.calibrate import known_calibration
 from hal.schedule.machine import Machine, candidates, here
 from hal.schedule.timeline import Event, Timeline, crosses, timeline
 from hal.source import describe
@@ -204,8 +203,7 @@ def size(nbytes: float) -> str:
 def known_machine(graph: Graph) -> Machine:
     """The devices of a graph, and those others of which it is known how fast they are."""
     used = list(dict.fromkeys([v.device for v in graph.inputs] + [n.device for n in graph.nodes]))
-    others = [d for d in candidates(used) if d not in used and known_calibration(d) is not None]
-    return here([*used, *others])
+    return here(candidates(used, measure=False))
 
 
 def report_of(plan: Plan, machine: Machine | None = None) -> PlanReport:

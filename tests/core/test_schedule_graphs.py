@@ -389,3 +389,16 @@ def test_here_has_a_host_whatever_is_asked_for() -> None:
     with fakes("fa") as (fa, host):
         assert here([fa, host]).devices == (fa, host)
         assert here([fa, host]).host == 1
+
+
+def test_a_device_that_cannot_be_measured_is_left_out(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAL_LOG", "placement")
+    broken = Fake("broken", speed=None, fail_after=0)
+    broken.priority = 0
+    with broken.registered(), hal.placement("auto"):
+        f = hal.compile(lambda a: (a * 2).sum())
+        assert f(hal.ones(3, device="cpu")).item() == 6
+    assert {str(s.device) for s in f.plans[-1].steps} == {"cpu"}
+    assert "broken is left out, since it could not be measured" in capsys.readouterr().err
