@@ -52,8 +52,10 @@ class Runtime:
         self.shares_memory = self.is_cpu or bool(getattr(device, "host_unified_memory", False))
         self.context = cl.Context([device])
         self.profiling = os.environ.get("HAL_OPENCL_PROFILE", "") not in ("", "0")
-        noted = cl.command_queue_properties.PROFILING_ENABLE if self.profiling else None
-        self.queue = cl.CommandQueue(self.context, properties=noted)
+        if self.profiling:
+            self.queue = cl.CommandQueue(self.context, properties=cl.command_queue_properties.PROFILING_ENABLE)
+        else:
+            self.queue = cl.CommandQueue(self.context)
         self.lock = threading.RLock()
         self.pool = Pool(self, int(SPARE * device.global_mem_size))
         self.programs = Programs(self)
