@@ -400,5 +400,5 @@ def test_a_device_that_cannot_be_measured_is_left_out(
     with broken.registered(), hal.placement("auto"):
         f = hal.compile(lambda a: (a * 2).sum())
         assert f(hal.ones(3, device="cpu")).item() == 6
-    assert {str(s.device) for s in f.plans[-1].steps} == {"cpu"}
+        assert {str(s.device) for s in f.plans[-1].steps} == {"cpu"}
     assert "broken is left out, since it could not be measured" in capsys.readouterr().err
