@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, inf
@@ -73,6 +74,15 @@ def _product_cost(shape: tuple[Any, ...], machine: Machine, on_chip: bool, tilin
 def forget() -> None:
     """Forget all costs that were asked for."""
     _product_cost.cache_clear()
+
+
+def tiles(work: Matmul, machine: Machine, *, on_chip: bool = False) -> Iterator[Tiling]:
+    """The tilings of a product that fit the machine, for `cost(..., tiling=)`.
+
+    Raises:
+        ConfigError: none fits.
+    """
+    yield from tilings(problem(work, machine), machine, where(work, machine, on_chip))
 
 
 def where(work: Matmul, machine: Machine, on_chip: bool) -> tuple[bool, bool, bool]:

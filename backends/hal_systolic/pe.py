@@ -38,10 +38,19 @@ class WeightStationary:
     With two buffers a weight passes three registers: a pipe that always moves down, a shadow that takes over what is in
     the pipe when its column is captured, and the active one that takes over the shadow when the switch comes by, which
     travels right with the activations. With one buffer the active weights themselves move while they are loaded.
+
+    Where products are summed in groups of rows, a second sum moves down: that of the group so far, which the group's last
+    row adds to the first.
     """
 
-    def __init__(self, rows: int, cols: int, dtype: np.dtype, buffers: int = 2) -> None:
+    def __init__(self, rows: int, cols: int, dtype: np.dtype, buffers: int = 2, group: int = 1) -> None:
         self.buffers = buffers
+        if group > 1:
+            row = np.arange(rows)
+            self._begins = (row % group == 0)[:, None]
+            self._ends = ((row % group == group - 1) | (row == rows - 1))[:, None]
+            self._of_group = np.zeros((rows + 1, cols), dtype)
+        self._group = group
         self.pipe, self.shadow, self.active = (np.zeros((rows, cols), dtype) for _ in range(3))
         self._activation = [np.zeros((rows, cols + 1), dtype) for _ in range(2)]
         self._switch = [np.zeros((rows, cols + 1), bool) for _ in range(2)]
@@ -69,7 +78,12 @@ class WeightStationary:
             self.active[1:] = self.active[:-1].copy()
             self.active[0] = inputs.top
         np.multiply(before[:, :-1], self.active, out=self._products)
-        np.add(self._sums[0][:-1], self._products, out=self._sums[1][1:])
+        if self._group == 1:
+            np.add(self._sums[0][:-1], self._products, out=self._sums[1][1:])
+        else:
+            so_far = np.where(self._begins, self._products, self._of_group[:-1] + self._products)
+            self._sums[1][1:] = np.where(self._ends, self._sums[0][:-1] + so_far, self._sums[0][:-1])
+            self._of_group[1:] = so_far
         after[:, 1:] = before[:, :-1]
         self._activation.reverse()
         self._sums.reverse()
@@ -180,18 +194,23 @@ def output_stationary_inputs(a: Array, b: Array) -> Iterator[Inputs]:
 
 
 def matmul(
-    a: Array, b: Array, rows: int, cols: int, *, dataflow: str = "ws", buffers: int = 2, watch: Watch | None = None
-) -> Run:
+    a: Array, b: Array, rows: int, cols: int, *, dataflow: str = "ws", buffers: int = 2, group: int = 1,
+    watch: Watch | None = None,
+) -> Run:  # fmt: skip
     """The product (m, k) @ (k, n), every register at every clock edge.
 
     Operands are of the accumulators' type: int32, or float32 that holds bfloat16 values. Along k the tiles' sums are
     added in the order of the tiles, each to the sum so far.
+
+    Args:
+        group: rows whose products are summed before they are added to the running sum; not with `os`.
+        watch: told of every clock edge.
     """
     if dataflow == "is":
-        run = matmul(b.T, a.T, rows, cols, buffers=buffers, watch=watch)
+        run = matmul(b.T, a.T, rows, cols, buffers=buffers, group=group, watch=watch)
         return Run(run.out.T, run.cycles)
     return _output_stationary(a, b, rows, cols, watch) if dataflow == "os" else _weight_stationary(
-        a, b, rows, cols, buffers, watch
+        a, b, rows, cols, buffers, group, watch
     )  # fmt: skip
 
 
@@ -201,14 +220,14 @@ def _padded(x: Array, height: int, width: int) -> Array:
     return np.pad(x, ((0, down), (0, across)))
 
 
-def _weight_stationary(a: Array, b: Array, rows: int, cols: int, buffers: int, watch: Watch | None) -> Run:
+def _weight_stationary(a: Array, b: Array, rows: int, cols: int, buffers: int, group: int, watch: Watch | None) -> Run:
     m, n = a.shape[0], b.shape[1]
     wide, high = _padded(a, 1, rows), _padded(b, rows, cols)
     down, across = high.shape[0] // rows, high.shape[1] // cols
     order = [(j, i) for j in range(across) for i in range(down)]  # all of k for one tile of columns, then the next
     tiles = np.stack([high[i * rows : (i + 1) * rows, j * cols : (j + 1) * cols] for j, i in order])
     streamed = np.stack([wide[:, i * rows : (i + 1) * rows] for _, i in order])
-    array = WeightStationary(rows, cols, a.dtype, buffers)
+    array = WeightStationary(rows, cols, a.dtype, buffers, group)
     bottoms = []
     for edge, inputs in enumerate(weight_stationary_inputs(streamed, tiles, buffers)):
         array.clock(inputs)

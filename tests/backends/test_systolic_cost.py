@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 
 from hal_systolic.config import Machine
-from hal_systolic.cost import cheapest, cost, matmul_cost, product_cycles
+from hal_systolic.cost import cheapest, cost, matmul_cost, product_cycles, tiles
 from hal_systolic.presets import PRESETS, load
 from hal_systolic.simulation import Simulation, simulate
 from hal_systolic.tiling import Problem, Tiling, problem, tilings
@@ -101,6 +101,7 @@ def test_what_is_on_the_chip_costs_less_and_what_cannot_fit_says_so() -> None:
     work = product(machine, 256, 512, 512)
     assert cost(work, machine, on_chip=True).cycles < cost(work, machine).cycles
     assert cost(work, machine, on_chip=True).exposed_cycles < cost(work, machine).exposed_cycles
+    assert cost(work, machine).cycles == min(cost(work, machine, tiling=t).cycles for t in tiles(work, machine))
     assert cost(product(machine, 256, 512, 512, count=8), machine).cycles > 4 * cost(work, machine).cycles
     small = load("gemmini-16")
     assert cost(product(small, 4, 4_000_000, 4), small).fits  # in slices along k

@@ -83,8 +83,9 @@ def test_the_functional_level_has_the_bits_of_the_registers(seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows, cols, m, k, n = (int(x) for x in rng.integers(1, (16, 16, 30, 60, 30)))
     a, b = (rounded(rng.normal(0, 10.0 ** rng.integers(-3, 4), shape).astype(np.float32)) for shape in ((m, k), (k, n)))
-    exact = Numerics(rows=rows, exact=True).float_product(a, b)
-    assert pe.matmul(a, b, rows, cols).out.tobytes() == exact.tobytes()
+    for group in (1, 4):
+        exact = Numerics(rows=rows, group=group, exact=True).float_product(a, b)
+        assert pe.matmul(a, b, rows, cols, group=group).out.tobytes() == exact.tobytes()
 
     small, other = (rng.integers(-128, 128, shape, dtype=np.int8) for shape in ((m, k), (k, n)))
     run = pe.matmul(small.astype(np.int32), other.astype(np.int32), rows, cols)
