@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,10 +54,14 @@ class Call:
         return f"{self.op.name}({', '.join([*map(repr, self.given), *settings])})"
 
 
-@lru_cache(maxsize=8)
 def samples_of(name: str) -> tuple[Sample, ...]:
     """The samples of an op, the same ones every time."""
-    return tuple(ops.TABLE[name].samples(np.random.default_rng(0)))
+    return _drawn(ops.TABLE[name])
+
+
+@cache  # a hundred megabytes, since every level asks for them
+def _drawn(op: Op) -> tuple[Sample, ...]:
+    return tuple(op.samples(np.random.default_rng(0)))
 
 
 def has_floats(sample: Sample) -> bool:
