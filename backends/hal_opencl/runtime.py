@@ -18,6 +18,7 @@ from hal_opencl.memory import Memory, Pool
 from hal_opencl.programs import Programs
 
 REMEMBERED = 512  # launches whose events are kept, to find the one that failed
+TIMED = 1 << 16  # the same with HAL_OPENCL_PROFILE=1, to read their times
 PATTERNS = (1, 2, 4, 8, 16)  # bytes that the driver can fill memory with
 KEPT = 1 << 16  # bytes up to which what is uploaded is copied once more, so that the queue need not be waited for
 SPARE = 0.9  # of the device's memory: the rest is the driver's
@@ -59,7 +60,7 @@ class Runtime:
         self.lock = threading.RLock()
         self.pool = Pool(self, int(SPARE * device.global_mem_size))
         self.programs = Programs(self)
-        self.events: deque[tuple[Any, str]] = deque(maxlen=REMEMBERED)
+        self.events: deque[tuple[Any, str]] = deque(maxlen=TIMED if self.profiling else REMEMBERED)
 
     # Memory.
 
@@ -155,6 +156,21 @@ class Runtime:
                 )
         if not self.profiling:
             self.events.clear()
+
+    def spans(self) -> list[tuple[str, float, float]]:
+        """With HAL_OPENCL_PROFILE=1: the kernels that ran since the last call, each with its start and end in seconds.
+
+        The zero of the clock is the device's own. Waits for the device.
+
+        Raises:
+            DeviceError: times are not noted.
+        """
+        if not self.profiling:
+            raise DeviceError(f"{self.name} notes no times: set HAL_OPENCL_PROFILE=1 before its first op")
+        self.finish()
+        found = [(label, event.profile.start * 1e-9, event.profile.end * 1e-9) for event, label in self.events]
+        self.events.clear()
+        return found
 
     def guarded(self, label: str) -> _Guard:
         """A block in which PyOpenCL's errors become HAL's."""

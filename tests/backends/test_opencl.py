@@ -190,6 +190,23 @@ def test_a_refused_launch_says_which_op_it_was(opencl: hal.Device) -> None:
         runtime.launch("a test", kernel, (4,), (1 << 20,), x.memory)
 
 
+def test_kernels_have_times_where_they_are_asked_for(opencl: hal.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hal_opencl.runtime import Runtime
+
+    with pytest.raises(hal.errors.DeviceError, match="HAL_OPENCL_PROFILE=1"):
+        opencl.backend.runtime.spans()
+    monkeypatch.setenv("HAL_OPENCL_PROFILE", "1")
+    timed = Runtime(opencl.backend.device, "opencl:timed")
+    kernel = timed.programs.kernel("__kernel void one(__global int *p) { p[get_global_id(0)] = 1; }", "one")
+    x = timed.empty((4,), hal.int32)
+    for _ in range(3):
+        timed.launch("a test", kernel, (4,), (1,), x.memory)
+    spans = timed.spans()
+    assert [label for label, _, _ in spans] == ["a test"] * 3
+    assert all(start <= end for _, start, end in spans)
+    assert timed.spans() == []
+
+
 # Devices.
 
 
