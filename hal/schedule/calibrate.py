@@ -65,13 +65,15 @@ def calibration_of(device: Device, *, anew: bool = False) -> Calibration:
     """What is known of `device`: declared by its backend, kept on disk, or measured now.
 
     Args:
-        anew: measure, whatever is on disk.
+        anew: let the backend tune its kernels and measure, whatever is on disk.
     """
     known = None if anew else known_calibration(device)
     if known is not None:
         return known
     if config.logs("placement") or sys.stderr.isatty():
         print(f"hal: measuring how fast {device} is, once: see `hal calibrate`", file=sys.stderr)
+    if anew:
+        device.backend.tune(device)
     found = measure(device)
     _keep(_path(found.facts), found)
     return found

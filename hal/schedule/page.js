@@ -48,7 +48,7 @@ if (zoom) {
       if (part.dataset.w) part.setAttribute("width", Math.max(1, parseFloat(part.dataset.w) * by));
       if (part.dataset.room) part.style.display = parseFloat(part.dataset.room) * by > part.textContent.length * 7 ? "" : "none";
     }
-    picture.setAttribute("width", parseFloat(picture.dataset.left) + parseFloat(picture.dataset.w) * by + 20);
+    picture.setAttribute("width", parseFloat(picture.dataset.left) + parseFloat(picture.dataset.w) * by + 60);
   });
   zoom.dispatchEvent(new Event("input"));
 }

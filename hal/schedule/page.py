@@ -18,7 +18,7 @@ MEANING = {
     "evict": "makes room on a full device",
     "barrier": "computed again to save memory",
 }
-WIDTH, LEFT, LANE = 920, 150, 26  # pixels: of the timeline, of its names, of each queue
+WIDTH, LEFT, LANE = 900, 150, 26  # pixels: of the timeline, of its names, of each queue
 BOX, GAP, LEVEL = 92, 10, 46  # of the graph's nodes and levels
 MOST_DRAWN = 600  # nodes of a graph that a picture can show
 
@@ -119,7 +119,7 @@ def _timeline(report: PlanReport) -> str:
     body = (
         '<div class="zoom"><label for="zoom">zoom</label>'
         '<input id="zoom" type="range" min="0" max="6" step="0.1" value="0"></div>\n'
-        f'<div class="plan"><svg data-left="{LEFT}" data-w="{WIDTH}" width="{LEFT + WIDTH + 20}" height="{height}" '
+        f'<div class="plan"><svg data-left="{LEFT}" data-w="{WIDTH}" width="{LEFT + WIDTH + 60}" height="{height}" '
         f'role="img" aria-label="timeline">{"".join(lanes)}{"".join(marks)}{ticks}</svg></div>\n'
     )
     lead = "A row for each device and each link; what a step waits for stays bright. Times are predicted."
