@@ -85,7 +85,7 @@ class _Clocks:
         self.program, self.machine = program, program.machine
         machine = self.machine
         self.pipeline, self.load = pipeline(machine), load_cycles(machine)
-        self.free = dict.fromkeys(UNITS, 0.0)
+        self.free: dict[str, float] = dict.fromkeys(UNITS, 0.0)
         self.channel = _Channel()
         depth = max(machine.weight_fifo_tiles, 1)
         self.feeder = Feeder(0.0, 0.0, 0.0, deque([0.0] * depth))
@@ -154,7 +154,7 @@ class _Clocks:
         end = start + command.cycles
         self._wait(self.free["matrix"], start, command.layer)
         self.counters[command.layer].cycles["idle"] += command.cycles
-        self.free = dict.fromkeys(UNITS, end)
+        self.free.update(dict.fromkeys(UNITS, end))
         f = self.feeder
         f.fetched, f.loaded, f.switched = max(f.fetched, end), max(f.loaded, end), max(f.switched, end)
         self._record(start, end, end)

@@ -39,8 +39,8 @@ class WeightStationary:
     the pipe when its column is captured, and the active one that takes over the shadow when the switch comes by, which
     travels right with the activations. With one buffer the active weights themselves move while they are loaded.
 
-    Where products are summed in groups of rows, a second sum moves down: that of the group so far, which the group's last
-    row adds to the first.
+    Where products are summed in groups of rows, a second sum moves down: that of the group so far, which its last row
+    adds to the first.
     """
 
     def __init__(self, rows: int, cols: int, dtype: np.dtype, buffers: int = 2, group: int = 1) -> None:
