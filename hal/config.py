@@ -13,7 +13,7 @@ VARIABLES: dict[str, str] = {
     "HAL_BACKEND":     "default device: `name`, `name:index`, `name:variant`; of a comma list the first, and no other",
     "HAL_FALLBACK":    "what to do when a device has no way to run an op: `warn` (default), `allow`, `error`",
     "HAL_COPIES":      "what to do when tensors of one op live on different devices: `allow` (default), `error`",
-    "HAL_PLACEMENT":   "where compiled functions run: `follow` (default) their data, `auto`: where the whole ends first",
+    "HAL_PLACEMENT":   "where compiled functions run: `follow` (default) their data, `auto`: where all ends first",
     "HAL_TRACE":       "file for a trace of the whole process, for Perfetto or chrome://tracing",
     "HAL_LOG":         "comma list of what to say on stderr as it happens: `placement`, `copies`, `kernels`, `plugins`",
     "HAL_PLUGINS":     "comma list of third-party plugins to load (entry points, or files without `.py`); `0`: none",

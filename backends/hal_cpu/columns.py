@@ -13,7 +13,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from hal.plugin import Array
-from hal_cpu.parallel import scratch, threads
+from hal.plugin import blas_threads as threads
+from hal_cpu.parallel import scratch
 
 Pair = tuple[int, int]
 
