@@ -233,6 +233,10 @@ class Backend:
         """
         return None
 
+    def tune(self, device: Device) -> None:
+        """Choose between ways to run kernels by timing them on `device`, and remember it. Called by `hal calibrate`."""
+        return None
+
     def speed(self, device: Device) -> Speed | None:
         """How fast `device` computes, for the scheduler. None (the default): it is measured when somebody asks."""
         return None

@@ -133,6 +133,11 @@ class OneOpenCL(Backend):
 
         return arena(self.runtime, nbytes)
 
+    def tune(self, device: Device) -> None:
+        from hal_opencl.gemm_shapes import calibrate
+
+        calibrate(self.runtime)
+
     def synchronize(self, device: Device) -> None:
         self.runtime.finish()
 

@@ -58,6 +58,7 @@ def three(x: tuple[int, ...], weight: tuple[int, ...], settings: dict[str, Any],
     check("conv_transpose2d", (g, weights, rng.normal(size=x[1])), settings, dtype)
 
 
+@pytest.mark.slow
 def test_convolutions_and_their_gradients(way: str) -> None:
     for x, weight, settings in OWN:
         three(x, weight, settings, np.float32)

@@ -107,6 +107,7 @@ def test_batches_collapse_to_at_most_three_axes() -> None:
     assert gemm.collapsed((2, 3, 4, 5), (0, 1, 0, 1), (1, 0, 1, 0)) is None
 
 
+@pytest.mark.slow
 def test_calibration_keeps_the_quickest_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = hal.zeros((1,), device="opencl").storage.buffer.memory.runtime
     there = (Panels(6, 2, 8), Tiles(4, 4, 2, 2))
