@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from hal import registry, tracing
+from hal import dispatch, registry, tracing
 from hal.autocast import precision
 from hal.device import chosen
 from hal.errors import GradientError, GraphError
@@ -294,6 +294,9 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if tracing.tracer is not None and tracing.active() is not None:
+            return self.function(*args, **kwargs)
+        if dispatch.watch is not None:  # somebody wants to see each op: `hal diff`, `detect_anomaly`
+            self.counters.eager += 1
             return self.function(*args, **kwargs)
         rest: Hashable
         leaves: Sequence[Tensor]

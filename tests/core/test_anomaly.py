@@ -82,6 +82,13 @@ def test_in_place() -> None:
     assert x.tolist() == [-1.0, 4.0]
 
 
+def test_what_is_compiled_runs_op_by_op() -> None:
+    compiled = hal.compile(lambda x: x.log() * 2)
+    assert compiled(hal.tensor([-1.0])).isnan().all()
+    with hal.detect_anomaly(), pytest.raises(AnomalyError, match="log made NaN"):
+        compiled(hal.tensor([-1.0]))
+
+
 def test_nothing_is_left_behind() -> None:
     for check in (True, False):
         with hal.detect_anomaly(check_nan=check):
