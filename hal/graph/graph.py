@@ -190,6 +190,9 @@ class Graph:
                 raise GraphError(f"the graph changes {v!r}, which is not an input")
 
 
+GroupKind = Literal["elementwise", "reduction", "epilogue", "updates"]
+
+
 @dataclass(frozen=True, eq=False)
 class Group:
     """Several nodes that run as one, in the place of an op.
@@ -197,13 +200,13 @@ class Group:
     Attributes:
         name: for people: the kind and the ops, such as `chain(mul, add, tanh)`.
         kind: `elementwise`: each element of the results by itself (after broadcasting); `reduction`: the same, and
-            then a reduction; `epilogue`: a contraction, then elementwise ops; `updates`: optimizer steps, each node
-            independent of the others.
+            then a reduction of the one thing that they give; `epilogue`: a contraction, then elementwise ops on what
+            it gives; `updates`: optimizer steps, each node independent of the others.
         graph: the nodes; its inputs and outputs are those of the node in their order. It has no updates.
     """
 
     name: str
-    kind: Literal["elementwise", "reduction", "epilogue", "updates"]
+    kind: GroupKind
     graph: Graph
 
     @property

@@ -12,6 +12,7 @@ from hal.device import Device
 from hal.errors import DeviceError, HalError, OutOfMemoryError
 from hal.graph import memory
 from hal.graph.graph import COPY, Graph, Group, Node, Value
+from hal.graph.groups import grouped
 from hal.graph.plan import How, Memory, Plan, Step
 from hal.op import Op
 from hal.recording import no_grad
@@ -50,13 +51,35 @@ def _steps(node: Node) -> list[Step]:
         run = node.device.backend.fuse(node.op, node.device)
         if run is not None:
             return [Step(node, "fused", "", run, {}, True)]
-        return [step for part in unfused(node) for step in _steps(part)]
+        return [step for part in _pieces(node) for step in _steps(part)]
     specs = tuple([x.spec for x in node.inputs])
     decision = decision_for(node.op, node.device, specs, dict(node.settings))
     if decision.kernel is not None:
         return [Step(node, "native", "", decision.kernel, decision.settings, decision.out)]
     how: How = "fallback" if decision.how == "fallback" else "decomposed"
     return [Step(node, how, decision.reason, _through_dispatch(node), {}, False)]
+
+
+def _written_last(node: Node, x: Value, out: Value) -> bool:
+    """Whether a node, which may be a group, reads `x` for the last time when it makes `out`, or before."""
+    if not isinstance(node.op, Group):
+        return True
+    inner = node.op.graph
+    read, made = inner.inputs[node.inputs.index(x)], inner.outputs[node.outputs.index(out)]
+    at = next(i for i, n in enumerate(inner.nodes) if made in n.outputs)
+    return not any(read in n.inputs for n in inner.nodes[at + 1 :])
+
+
+def _pieces(node: Node) -> list[Node]:
+    """What runs instead of a group that a backend declined: for two kinds, a smaller group and the node that was too
+    much; otherwise its nodes."""
+    assert isinstance(node.op, Group)
+    nodes = unfused(node)
+    if node.op.kind == "reduction" and len(nodes) > 2:
+        return [grouped(nodes[:-1], "elementwise", nodes[-1].inputs[:1]), nodes[-1]]
+    if node.op.kind == "epilogue" and len(nodes) > 2:
+        return [nodes[0], grouped(nodes[1:], "elementwise", node.outputs)]
+    return nodes
 
 
 def unfused(node: Node) -> list[Node]:
@@ -185,14 +208,13 @@ class Replay:
         root: Mapping[Value, Value], taken: set[int],
     ) -> memory.Block | None:  # fmt: skip
         """The memory of an input that is not needed after this step, if an elementwise kernel may write over it."""
-        kind = step.node.op.kind
-        if kind != "elementwise":
+        if step.node.op.kind != "elementwise":
             return None
         for x in step.node.inputs:
             block = at.get(x)
             if (
                 block is not None and x.spec is out.spec and last[x] == i and block.values[-1] is x
-                and id(block) not in taken and block.stop == i
+                and id(block) not in taken and block.stop == i and _written_last(step.node, x, out)
             ):  # fmt: skip
                 return block
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from hal.graph.graph import Graph, Rewrite
 from hal.graph.rewrites.algebra import algebra, rounding_algebra
@@ -10,6 +10,7 @@ from hal.graph.rewrites.common import common_subexpressions
 from hal.graph.rewrites.dead import dead_code
 from hal.graph.rewrites.folding import constant_folding
 from hal.graph.rewrites.fusion import elementwise_fusion
+from hal.graph.rewrites.neighbours import epilogue_fusion, reduction_fusion
 from hal.graph.rewrites.outputs import own_memory
 from hal.graph.rewrites.shapes import shape_cleanup
 from hal.graph.rewrites.updates import optimizer_updates
@@ -17,7 +18,7 @@ from hal.graph.rewrites.updates import optimizer_updates
 SIMPLIFICATIONS: tuple[Rewrite, ...] = (
     dead_code, constant_folding, algebra, rounding_algebra, shape_cleanup, common_subexpressions, dead_code,
 )  # fmt: skip
-GROUPINGS: tuple[Rewrite, ...] = (elementwise_fusion, optimizer_updates)
+GROUPINGS: tuple[Rewrite, ...] = (elementwise_fusion, epilogue_fusion, reduction_fusion, optimizer_updates)
 
 
 def changes_rounding(rewrite: Rewrite) -> bool:
@@ -41,14 +42,16 @@ def optimized(graph: Graph, exact: bool, policy: str, owners: Sequence[int] | No
         graph = placed(graph)
         if is_tight(graph):  # in another order it might not fit
             return graph
-    for rewrite in GROUPINGS:
-        graph = rewrite(graph)
-    return graph
+    return _through(graph, GROUPINGS, exact)
 
 
 def simplified(graph: Graph, exact: bool) -> Graph:
     """The graph after all rewrites that do not depend on devices."""
-    for rewrite in (*SIMPLIFICATIONS, *_of_plugins()):
+    return _through(graph, (*SIMPLIFICATIONS, *_of_plugins()), exact)
+
+
+def _through(graph: Graph, rewrites: Iterable[Rewrite], exact: bool) -> Graph:
+    for rewrite in rewrites:
         if not (exact and changes_rounding(rewrite)):
             graph = rewrite(graph)
     return graph

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hal.graph.graph import Graph, Group, Node, Value
-from hal.graph.rewrites.updates import grouped
+from hal.graph.groups import grouped
 from hal.plugin import Backend
 
 _NEAR = 8  # nodes between two that are joined: what a backward pass needs much later is not computed before it
@@ -39,7 +39,7 @@ def elementwise_fusion(graph: Graph) -> Graph:
     of: dict[Value, _Unit] = {}
     for position, node in enumerate(graph.nodes):
         before = {of[x] for x in node.inputs if x in of}
-        unit = _joined(node, position, before) if _may_fuse(node) else None
+        unit = _joined(node, position, before) if may_fuse(node) else None
         if unit is None:
             unit = _Unit(node, position, before)
             units.append(unit)
@@ -51,7 +51,8 @@ def elementwise_fusion(graph: Graph) -> Graph:
     return graph.with_nodes(_in_order(units, needed))
 
 
-def _may_fuse(node: Node) -> bool:
+def may_fuse(node: Node) -> bool:
+    """Whether a node is an elementwise op on a device that fuses."""
     return (
         not isinstance(node.op, Group)
         and node.op.kind == "elementwise"
@@ -68,7 +69,7 @@ def _joined(node: Node, position: int, before: set[_Unit]) -> _Unit | None:
         if position - unit.last > _NEAR:
             break
         member = unit.members[0]
-        if not _may_fuse(member) or member.device is not node.device or member.outputs[0].spec.shape != shape:
+        if not may_fuse(member) or member.device is not node.device or member.outputs[0].spec.shape != shape:
             continue
         others = before - {unit}
         if not _may_depend(others, unit):

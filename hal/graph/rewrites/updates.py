@@ -6,7 +6,8 @@ node, the group may write parameters and state straight over the old ones: nothi
 
 from __future__ import annotations
 
-from hal.graph.graph import Graph, Group, Node, Value
+from hal.graph.graph import Graph, Node
+from hal.graph.groups import grouped
 
 STEPS = ("sgd_step", "sgd_momentum_step", "adam_step", "rmsprop_step", "adagrad_step")
 
@@ -24,17 +25,3 @@ def optimizer_updates(graph: Graph) -> Graph:
     nodes = [node for node in graph.nodes if id(node) not in chosen]
     nodes += [grouped(members, "updates") for members in groups.values()]
     return graph.with_nodes(nodes)
-
-
-def grouped(members: list[Node], kind: str, outputs: tuple[Value, ...] | None = None) -> Node:
-    """One node for several, with their inputs from outside and, if not told otherwise, all their results.
-
-    Inside, inputs and outputs are the same values as outside.
-    """
-    made = {out for node in members for out in node.outputs}
-    inputs = tuple(dict.fromkeys(x for node in members for x in node.inputs if x not in made))
-    outs = outputs if outputs is not None else tuple(out for node in members for out in node.outputs)
-    names = list(dict.fromkeys(node.op.name for node in members))
-    name = f"{kind}_{'_'.join(names[:4])}" + ("_and_more" if len(names) > 4 else "")
-    group = Group(name, kind, Graph(inputs, tuple(members), outs))  # type: ignore[arg-type]
-    return Node(group, inputs, {}, outs, members[0].where, members[0].device)
