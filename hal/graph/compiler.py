@@ -76,9 +76,10 @@ def planned(graph: Graph, options: Options, owners: Sequence[int] | None = None)
     plan = plan_of(optimized(graph, options.exact, policy, owners))
     if policy == "follow":
         return plan
-    from hal.schedule.queues import overlapped  # most programs have no use for it
+    from hal.schedule.queues import overlapped  # most programs have no use for these
+    from hal.schedule.trial import better_of
 
-    return overlapped(plan)
+    return better_of(lambda: plan_of(optimized(graph, options.exact, "follow", owners)), overlapped(plan))
 
 
 def _runner(plan: Plan) -> Callable[..., Any]:
