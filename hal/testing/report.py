@@ -161,8 +161,8 @@ class Report:
 
     def _case(self, r: Result) -> dict[str, Any]:
         given = {"id": r.id, "level": r.level, "op": r.op, "dtype": r.dtype, "known": r.known}
-        rerun = {"rerun": self.rerun(r)} if r.outcome.failed else {}
-        return {k: v for k, v in given.items() if v} | _brief(r.outcome) | {"seconds": round(r.seconds, 6)} | rerun
+        timed = {"seconds": round(r.seconds, 6), "rerun": self.rerun(r)}
+        return {k: v for k, v in given.items() if v} | _brief(r.outcome) | timed
 
     @classmethod
     def from_json(cls, text: str) -> Report:
