@@ -84,8 +84,10 @@ def read_table(path: Path, base: EnergyTable) -> EnergyTable:
     """`base` with the constants of a CSV file with the columns `event` and `pj` in their place.
 
     Raises:
-        ConfigError: an event that there is none of, or a value that is no number of picojoules.
+        ConfigError: there is no such file, an event that there is none of, or a value that is no number of picojoules.
     """
+    if not path.is_file():
+        raise ConfigError(f"there is no table of energies {path}: it is a CSV file with the columns event and pj")
     known = [field.name for field in fields(EnergyTable)]
     values: dict[str, float] = {}
     with path.open(newline="", encoding="utf-8") as file:

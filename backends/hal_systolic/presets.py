@@ -10,7 +10,7 @@ from typing import Any
 
 from hal.plugin import ConfigError
 from hal_systolic.config import Link, Machine, Sram, VectorUnit
-from hal_systolic.energy import process
+from hal_systolic.energy import process, read_table
 
 KIB, MIB = 1 << 10, 1 << 20
 INT8 = {"int8": 1.0}
@@ -77,8 +77,10 @@ def load(which: str | Path | None = None, **changes: Any) -> Machine:
 def read_toml(path: Path) -> Machine:
     """The machine of a TOML file: its fields, on top of those of the preset that `preset = "name"` names.
 
+    `energy` is a table, or the name of a CSV file beside this one with the columns `event` and `pj`.
+
     Raises:
-        ConfigError: the file is not there or no TOML, has an unknown field, or tells of a machine that cannot work.
+        ConfigError: a file is not there or no TOML, has an unknown field, or tells of a machine that cannot work.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -86,4 +88,7 @@ def read_toml(path: Path) -> Machine:
         raise ConfigError(f"{path} is no machine in TOML: {error}") from error
     preset = values.pop("preset", None)
     values.setdefault("name", path.stem)
-    return (load(str(preset)) if preset is not None else Machine()).override(**values)
+    base = load(str(preset)) if preset is not None else Machine()
+    if isinstance(values.get("energy"), str):
+        values["energy"] = read_table(path.parent / values["energy"], base.energy)
+    return base.override(**values)

@@ -63,8 +63,12 @@ def rows(points: Sequence[Point]) -> list[list[str]]:
     return [titles, *(_row(point) for point in points)]
 
 
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _row(point: Point) -> list[str]:
-    values = [f"{value:g}" if isinstance(value, float) else str(value) for value in point.values.values()]
+    values = [_text(value) for value in point.values.values()]
     if point.refusal:
         return [*values, point.refusal, *([""] * len(MEASURES))]
     numbers = (f"{point.measures[name] * scale:.4g}" for name, _, scale, _ in MEASURES)
@@ -99,7 +103,7 @@ def page(points: Sequence[Point], title: str) -> str:
 
 def _line(point: Point) -> str:
     """The values that tell a point's line from others: all but the first."""
-    return ", ".join(f"{name} {value}" for name, value in list(point.values.items())[1:])
+    return ", ".join(f"{name} {_text(value)}" for name, value in list(point.values.items())[1:])
 
 
 def _panel(points: Sequence[Point], place: int, key: str, title: str, scale: float, decades: bool) -> str:
@@ -120,7 +124,7 @@ def _panel(points: Sequence[Point], place: int, key: str, title: str, scale: flo
     field, bottom, right = next(iter(points[0].values)), top + HEIGHT - 16, left + PANEL - 24
     parts = [f"<text x='{left + LEFT}' y='{top + 16}'>{escape(title)}, over {escape(field)}</text>"]
     for value in places:
-        parts.append(f"<text x='{x(value):.1f}' y='{bottom}' text-anchor='middle'>{escape(str(value))}</text>")
+        parts.append(f"<text x='{x(value):.1f}' y='{bottom}' text-anchor='middle'>{escape(_text(value))}</text>")
     for number in (min(numbers), max(numbers)):
         at = y(number)
         parts.append(

@@ -98,9 +98,14 @@ def test_energy_lies_between_its_processes_and_can_be_replaced(tmp_path: Path) -
     table = tmp_path / "mine.csv"
     table.write_text("event,pj\nmac_int8,0.5\n", encoding="utf-8")
     assert read_table(table, NM45).mac_int8 == 0.5
+    machine = tmp_path / "mine.toml"
+    machine.write_text('preset = "tpu-v1"\nenergy = "mine.csv"\n', encoding="utf-8")
+    assert (load(machine).energy.mac_int8, load(machine).energy.dram) == (0.5, NM45.dram)
     table.write_text("event,pj\nmac_int9,0.5\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="no event 'mac_int9'"):
         read_table(table, NM45)
+    with pytest.raises(ConfigError, match="there is no table of energies"):
+        read_table(tmp_path / "none.csv", NM45)
 
 
 def product(m: int, k: int, n: int, key: int = 0, dtype: str = "bfloat16", layer: str = "fc") -> Matmul:
