@@ -1,0 +1,246 @@
+"""What runs for calls of one kind: a trace, its plans, and all that a call does besides running them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hal.errors import GradientError
+from hal.graph import plan as plans
+from hal.graph.graph import Graph
+from hal.graph.plan import Plan
+from hal.graph.planner import plan_of
+from hal.graph.rewrite import optimized
+from hal.graph.trace import Result, Trace
+from hal.graph.tracer import Argument, Computed, State
+from hal.inplace import assign
+from hal.policy import placement
+from hal.recording import Node as Recorded
+from hal.recording import mode, no_grad
+from hal.source import user_line
+from hal.spec import Spec
+from hal.tensor import Origin, Storage, Tensor
+from hal.transfer import upload
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile.
+
+    Attributes:
+        exact: leave out rewrites that may change how results are rounded.
+        policy: where ops run: `follow`, as they would eagerly, or `auto`; None: as `hal.placement` says when a
+            function is traced.
+        fallback: run eagerly, each time, what cannot be traced.
+    """
+
+    exact: bool = False
+    policy: str | None = None
+    fallback: bool = False
+
+
+def planned(graph: Graph, options: Options, owners: Sequence[int] | None = None) -> Plan:
+    """The plan of a traced graph: rewritten, placed, and with its memory assigned."""
+    policy = options.policy or str(placement.current())
+    plan = plan_of(optimized(graph, options.exact, policy, owners))
+    if policy == "follow":
+        return plan
+    from hal.schedule.queues import overlapped  # most programs have no use for these
+    from hal.schedule.trial import better_of
+
+    return better_of(lambda: plan_of(optimized(graph, options.exact, "follow", owners)), overlapped(plan))
+
+
+def _runner(plan: Plan) -> Callable[..., Any]:
+    """What runs a plan: itself, or a profile that notes its steps."""
+    return plan.run if plans.timed is None else plans.timed(plan)
+
+
+class Entry:
+    """A trace with its plans: what runs for calls of one kind."""
+
+    def __init__(self, found: Trace, options: Options, who: str) -> None:
+        self.trace = found
+        self.who = who
+        self.plan = planned(found.graph, options, found.owners)
+        self.backward = None if found.backward is None else planned(found.backward.graph, options)
+        self.enter = self._entrance(self.plan.run)
+        self.origin = Origin(1, user_line())
+        self.specs = [(v.spec, v.device) for v in found.graph.outputs]
+        self.draws = tuple(found.draws.items())
+        self.lock = threading.Lock()
+        self.updates = [
+            (source, i, old.spec, old.device)
+            for i, old in enumerate(found.graph.updates, len(found.graph.outputs))
+            if old not in self.plan.in_place
+            for source in [found.sources[found.graph.inputs.index(old)]]
+        ]
+        self.holders: dict[Storage, list[Tensor]] = {}  # who would keep a buffer that was replaced
+        for tensor, storage, _ in found.tensors:
+            if tensor.parent is None:
+                self.holders.setdefault(storage, []).append(tensor)
+        self.touched = [
+            source.storage
+            for old in self.plan.in_place
+            if isinstance(source := found.sources[found.graph.inputs.index(old)], State)
+        ]
+
+    def fits(self, leaves: Sequence[Tensor]) -> bool:
+        """Whether all that the trace took for given still holds."""
+        for tensor, storage, tracked in self.trace.tensors:
+            if tensor.storage is not storage or tensor.tracked is not tracked:
+                return False
+        for owner, name, value in self.trace.attributes:
+            now = getattr(owner, name)
+            if now is not value and now != value:
+                return False
+        for leaf, before in self.trace.before:
+            now = (leaves[leaf] if isinstance(leaf, int) else leaf)._grad
+            if now is None or before is None:
+                if now is not before:
+                    return False
+            elif now.spec is not before.spec or now.device is not before.device or now.parent is not None:
+                return False
+        return all(key() == value for key, value in self.trace.guards)
+
+    def call(self, leaves: Sequence[Tensor]) -> Any:
+        """Replay on these arguments."""
+        found = self.trace
+        with self.lock:
+            enter = self.enter if plans.timed is None else self._entrance(plans.timed(self.plan))
+            results = enter(leaves)
+            for generator, count in self.draws:
+                generator.advance(count)
+            for source, i, spec, where in self.updates:
+                self._update(source, leaves, results[i], spec, where)
+            for storage in self.touched:
+                storage.version += 1
+        outs = [Tensor(b, s, d, self.origin) for b, (s, d) in zip(results, self.specs)]  # noqa: B905  # then updates
+        for new in found.gradients:
+            leaf = leaves[new.leaf] if isinstance(new.leaf, int) else new.leaf
+            leaf._grad = new.fixed if new.index is None else outs[new.index]
+        for effect in found.effects:
+            effect()
+        if found.backward is not None:
+            self._record(leaves, outs)
+        return _results(found.template, outs, leaves)
+
+    def _entrance(self, run: Callable[..., Sequence[Any]]) -> Callable[[Sequence[Tensor]], Sequence[Any]]:
+        """A function that runs the plan on what its inputs are now: one expression, written for this trace."""
+        scope: dict[str, Any] = {"run": run}
+        given = []
+        for i, source in enumerate(self.trace.sources):
+            if isinstance(source, Argument):
+                given.append(f"leaves[{source.index}].buffer")
+            elif isinstance(source, State):
+                scope[f"s{i}"] = source.storage
+                given.append(f"s{i}.buffer")
+            elif isinstance(source, Computed):
+                scope |= {f"f{i}": source.compute, f"u{i}": source.device.backend.upload, f"d{i}": source.device}
+                given.append(f"u{i}(f{i}(), d{i})")
+            elif isinstance(source.leaf, int):
+                given.append(f"leaves[{source.leaf}]._grad.buffer")
+            else:
+                scope[f"t{i}"] = source.leaf
+                given.append(f"t{i}._grad.buffer")
+        enter: Callable[[Sequence[Tensor]], Sequence[Any]] = eval(f"lambda leaves: run({', '.join(given)})", scope)
+        return enter
+
+    def _update(self, source: Any, leaves: Sequence[Tensor], buffer: Any, spec: Spec, where: Any) -> None:
+        if isinstance(source, State):
+            storage = source.storage
+            if where.backend.views:
+                where.backend.write(storage.buffer, buffer, spec)
+            else:
+                storage.buffer = buffer
+                storage.generation += 1
+                for tensor in self.holders.get(storage, ()):
+                    tensor.refresh()
+            storage.version += 1
+            return
+        if isinstance(source, Argument):
+            target = leaves[source.index]
+        else:
+            leaf = leaves[source.leaf] if isinstance(source.leaf, int) else source.leaf
+            target = _grad_of(leaf)
+        with no_grad():
+            assign(target, Tensor(buffer, spec, where, target.origin))
+
+    def _record(self, leaves: Sequence[Tensor], outs: list[Tensor]) -> None:
+        """Give the results a history: one recorded operation, whose gradient is the backward plan."""
+        back, plan = self.trace.backward, self.backward
+        assert back is not None
+        assert plan is not None
+        kept = [x.buffer for x in outs[len(outs) - back.kept :]]
+        versions = [s.version for s in back.states]
+        inputs = tuple(leaves[x] if isinstance(x, int) else x for x in back.inputs)
+        results = tuple(outs[i] for i in back.results)
+
+        def gradient(g: Any, out: Any, *given: Tensor) -> list[Tensor | None]:
+            if mode.enabled:
+                raise GradientError(
+                    f"{self.who} is compiled, and the gradients of its gradients are not recorded: "
+                    "compile the whole computation, or call the function that was compiled"
+                )
+            if versions != [s.version for s in back.states]:
+                raise GradientError(
+                    f"the gradient of {self.who} needs tensors that were changed in place after the forward pass"
+                )
+            gs = g if isinstance(g, tuple) else (g,)
+            starts = [_zeros(r) if x is None else _on(x, r).buffer for x, r in zip(gs, results, strict=True)]
+            with self.lock:
+                found = _runner(plan)(*kept, *starts)
+            return [
+                None
+                if i is None
+                else Tensor(found[i], back.graph.outputs[i].spec, back.graph.outputs[i].device, x.origin)
+                for i, x in zip(back.used, inputs, strict=True)
+            ]
+
+        node = Recorded(_Compiled(self.who, gradient), inputs, results, {})  # type: ignore[arg-type]
+        for i, out in enumerate(results):
+            out.node, out.index, out.tracked = node, i, True
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """Stands in a recorded operation where an op would."""
+
+    name: str
+    gradient: Callable[..., Any]
+
+
+def _zeros(like: Tensor) -> Any:
+    return upload(np.zeros(like.shape, like.dtype.numpy), like.spec, like.device)
+
+
+def _on(x: Tensor, like: Tensor) -> Tensor:
+    from hal.transfer import to_device
+
+    return to_device(x, like.device)
+
+
+def _results(template: Any, outs: list[Tensor], leaves: Sequence[Tensor]) -> Any:
+    """What the function gives: its template with tensors in the place of each `Result`."""
+    if type(template) is Result:
+        if template.tensor is not None:
+            return leaves[template.tensor] if isinstance(template.tensor, int) else template.tensor
+        out = outs[template.index]
+        if template.tracked and out.node is None:
+            out.tracked = True
+        return out
+    if isinstance(template, (list, tuple)):
+        parts = [_results(part, outs, leaves) for part in template]
+        return type(template)(*parts) if hasattr(template, "_fields") else type(template)(parts)
+    if isinstance(template, dict):
+        return type(template)((name, _results(part, outs, leaves)) for name, part in template.items())
+    return template
+
+
+def _grad_of(leaf: Tensor) -> Tensor:
+    assert leaf._grad is not None
+    return leaf._grad
