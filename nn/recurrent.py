@@ -141,7 +141,15 @@ class _Recurrent(Module):
         return [tuple(state[i] for state in given) for i in range(runs)]
 
     def _run(self, input: Tensor | PackedSequence, given: States | None) -> tuple[Any, States]:
+        many = isinstance(given, (tuple, list)) and len(given) == self.states
+        if given is not None and not (many and all(isinstance(state, Tensor) for state in given)):
+            what = "a pair (h, c) of tensors" if self.states == 2 else "one tensor"
+            raise ShapeError(f"{type(self).__name__} needs {what} as its initial state, got another number of them")
         if isinstance(input, PackedSequence):
+            if input.data.shape[1:] != (self.input_size,):
+                raise ShapeError(
+                    f"{type(self).__name__} needs packed steps of {self.input_size} features, got {input.data.shape}"
+                )
             padded, lengths = pad_packed_sequence(input)
             rest = lengths.numpy()[None, :, None] > np.arange(padded.shape[0])[:, None, None]
             alive = [None if mask.all() else hal.tensor(mask, device=padded.device) for mask in rest]

@@ -126,6 +126,26 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: nn.LSTM(3, 5)(hal.ones(2, 4)), ValueError, "LSTM needs an input"),
     (lambda: nn.GRUCell(3, 5)(hal.ones(2, 3), hal.ones(2, 4)), ValueError, r"needs a hidden state \(2, 5\)"),
     (lambda: nn.RNN(3, 5, nonlinearity="gelu"), TypeError, "'tanh' or 'relu'"),
+    (
+        lambda: nn.LSTM(3, 5)(hal.ones(4, 2, 3), hal.zeros(1, 2, 5)),
+        ValueError,
+        r"a pair \(h, c\) of tensors as its init",
+    ),
+    (
+        lambda: nn.GRU(3, 5)(hal.ones(4, 2, 3), (hal.zeros(1, 2, 5),) * 2),
+        ValueError,
+        "GRU needs one tensor as its init",
+    ),
+    (
+        lambda: nn.GRU(3, 5)(hal.ones(4, 2, 3), hal.zeros(2, 2, 5)),
+        ValueError,
+        r"initial states \(1, 2, 5\), got \(2, 2,",
+    ),
+    (
+        lambda: nn.GRU(3, 5)(nn.utils.rnn.pack_sequence([hal.ones(4, 2)])),
+        ValueError,
+        r"packed steps of 3 features, got \(4, 2\)",
+    ),
     (lambda: nn.LSTM(3, 5, proj_size=5), TypeError, "proj_size= below hidden_size, from 0 to 4, got 5"),
     (lambda: nn.MultiheadAttention(5, 2), TypeError, "num_heads divides, got 5 and 2"),
     (lambda: nn.ZeroPad2d((1, 2)), ValueError, "one number or 4 of them"),
