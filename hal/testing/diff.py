@@ -37,6 +37,7 @@ class Divergence:
         inputs, settings: what it was given.
         error, allowed, unit: how far the device is from the reference, and how far it may be.
         reference_error: how far the other device is, on the same inputs.
+        ulps: how far the device is in units in the last place, whatever `unit` is.
         detail: where the largest differences are.
         got, other: elements from the first that differs, on the device and on the other.
         call: which call of the program it was, counted from 1.
@@ -52,6 +53,7 @@ class Divergence:
     allowed: float
     unit: str
     reference_error: float
+    ulps: float
     detail: str
     got: list[float]
     other: list[float]
@@ -167,6 +169,7 @@ def _judge(
         verdict.allowed,
         verdict.unit,
         theirs.error,
+        verdict.ulps,
         verdict.detail,
         [float(np.real(v)) for v in flat[first : first + SHOWN]],
         [float(np.real(v)) for v in beside[first : first + SHOWN]],

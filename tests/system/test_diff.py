@@ -92,6 +92,8 @@ def test_a_wrong_kernel_is_named_in_the_backward_pass(script: str) -> None:
     assert found["line"] == f"{script}:10"
     assert np.allclose(found["got"], -np.array(found["other"]), rtol=1e-5)
     assert found["error"] > found["allowed"] >= found["reference_error"]
+    assert found["unit"] != "ulp"
+    assert found["ulps"] > 1e6  # the sign is wrong
 
 
 def test_all_divergences_can_be_listed(script: str) -> None:
