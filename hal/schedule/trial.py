@@ -1,6 +1,6 @@
 """Tries a plan of several devices before it is used: predictions err, and devices may share one processor.
 
-Both plans run on zeros a few times, in turn; nothing that they compute is kept. So `auto` is never much slower than
+Both plans run a few times, in turn, on ones (and zeros for whole numbers); nothing that they compute is kept. So `auto` is never much slower than
 leaving everything where it is, whatever was predicted.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hal import config
-from hal.errors import OutOfMemoryError
+from hal.errors import HalError, OutOfMemoryError
 from hal.graph.plan import Plan
 from hal.schedule.placing import is_tight
 from hal.schedule.search import WORTH
@@ -34,18 +34,24 @@ def better_of(follow: Callable[[], Plan], auto: Plan) -> Plan:
     if [s.device for s in other.steps] == [s.device for s in auto.steps]:
         return other
     try:
-        inputs = [(_zeros(plan), plan) for plan in (other, auto)]
+        inputs = [(_numbers(plan), plan) for plan in (other, auto)]
         times = _times([lambda given=given, plan=plan: _run(plan, given) for given, plan in inputs])  # type: ignore[misc]
     except OutOfMemoryError:  # no room to try it beside what there is
         return auto
+    except HalError:  # something cannot take such numbers
+        return other
     if config.logs("placement"):
         told = ", ".join(f"{name} {1e3 * t:.3g} ms" for name, t in zip(("follow", "auto"), times, strict=True))
-        print(f"hal: tried on zeros: {told}", file=sys.stderr)
+        print(f"hal: tried: {told}", file=sys.stderr)
     return auto if times[1] < WORTH * times[0] else other
 
 
-def _zeros(plan: Plan) -> list[Any]:
-    return [v.device.backend.upload(np.zeros(v.spec.shape, v.spec.dtype.numpy), v.device) for v in plan.graph.inputs]
+def _numbers(plan: Plan) -> list[Any]:
+    found = []
+    for v in plan.graph.inputs:
+        make = np.ones if v.spec.dtype.is_inexact else np.zeros  # whole numbers may be indices
+        found.append(v.device.backend.upload(make(v.spec.shape, v.spec.dtype.numpy), v.device))
+    return found
 
 
 def _run(plan: Plan, given: list[Any]) -> None:
