@@ -40,10 +40,8 @@ def diff(ref: str, dut: str, every: bool, as_json: bool, script: Path, arguments
             settings = ", ".join(f"{k}={v}" for k, v in d.settings.items())
             click.echo(f"{d.op} on {result.dut} is wrong in {where}, call {d.call} [{d.line}]")
             click.echo(f"  given:   {', '.join(d.inputs)}{'; ' + settings if settings else ''}")
-            ulps = "" if d.unit == "ulp" else f" ({d.ulps:.4g} ulp)"
-            click.echo(
-                f"  error:   {d.error:.4g} {d.unit}{ulps}, allowed {d.allowed:.4g}; {result.ref}: {d.reference_error:.4g}"
-            )
+            error = f"{d.error:.4g} {d.unit}" + ("" if d.unit == "ulp" else f" ({d.ulps:.4g} ulp)")
+            click.echo(f"  error:   {error}, allowed {d.allowed:.4g}; {result.ref}: {d.reference_error:.4g}")
             click.echo(f"  {result.dut + ':':<8} {' '.join(f'{v:.9g}' for v in d.got)} ...")
             click.echo(f"  {result.ref + ':':<8} {' '.join(f'{v:.9g}' for v in d.other)} ...")
             click.echo(f"  {d.detail}")
