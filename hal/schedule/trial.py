@@ -1,7 +1,7 @@
 """Tries a plan of several devices before it is used: predictions err, and devices may share one processor.
 
-Both plans run a few times, in turn, on ones (and zeros for whole numbers); nothing that they compute is kept. So `auto` is never much slower than
-leaving everything where it is, whatever was predicted.
+Both plans run a few times, in turn, on ones (and zeros for whole numbers); nothing that they compute is kept. So `auto`
+is never much slower than leaving everything where it is, whatever was predicted.
 """
 
 from __future__ import annotations

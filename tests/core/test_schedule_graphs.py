@@ -18,6 +18,7 @@ from hal.device import Device
 from hal.errors import ConfigError, DeviceError, GraphError, OutOfMemoryError
 from hal.graph.graph import COPY, Graph
 from hal.graph.planner import plan_of
+from hal.schedule import trial
 from hal.schedule.calibrate import calibration_of, known_calibration
 from hal.schedule.machine import Machine, Unit, here, machine_from, presets, quantity
 from hal.schedule.placing import Placed, moved_to, place_on, placed
@@ -169,8 +170,21 @@ def test_one_device_is_left_as_it_is() -> None:
     assert placed(graph, devices=[]) is graph
 
 
-def test_auto_uses_two_devices_where_that_helps_and_runs_there() -> None:
-    with fakes("fa", "fb", fa={"speed": Speed(1e9, {"any": 1e6})}, fb={"speed": Speed(1e9, {"any": 1e6})}):
+@pytest.mark.parametrize(("times", "devices"), [([2.0, 1.0], {"fa", "fb"}), ([1.0, 0.99], {"fa"})])
+def test_auto_uses_two_devices_where_that_is_predicted_and_then_seen_to_help(
+    times: list[float], devices: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def timed(runs: list[Callable]) -> list[float]:
+        """They run; how long that takes on a busy machine must not decide a test."""
+        for run in runs:
+            tried.append(run())
+        return times
+
+    monkeypatch.setattr("hal.schedule.trial._times", timed)
+    half = {"speed": Speed(1e9, {"any": 1e6})}
+    with fakes("fa", "fb", fa=half, fb=half):
         x = hal.ones(8, 8, device="fa")
 
         def two(a: hal.Tensor) -> hal.Tensor:
@@ -186,8 +200,16 @@ def test_auto_uses_two_devices_where_that_helps_and_runs_there() -> None:
                 out = f(x)
                 np.testing.assert_array_equal(out.cpu().numpy(), want)
         assert out.device is x.device
-        used = {str(s.device) for s in f.plans[-1].steps if s.how != "copy"}
-        assert used == {"fa", "fb"}
+        assert {str(s.device) for s in f.plans[-1].steps if s.how != "copy"} == devices
+        assert runs_apart(f.plans[-1]) == (len(devices) == 2)
+    assert len(tried) == 2
+
+
+def test_a_plan_is_timed_in_turn_with_the_other() -> None:
+    calls: list[str] = []
+    times = trial._times([lambda: calls.append("a"), lambda: calls.append("b")])
+    assert calls == ["a", "b"] * (trial.WARM + trial.TRIES)
+    assert all(0 <= t < 60 for t in times)
 
 
 def test_the_users_word_wins() -> None:
