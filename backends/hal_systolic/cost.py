@@ -11,7 +11,7 @@ from typing import Any
 from hal.plugin import ConfigError
 from hal_systolic.config import BYTES, WEIGHT_BYTES, Link, Machine
 from hal_systolic.event import load_cycles, pipeline, transfer_cycles, vector_cycles
-from hal_systolic.tiling import Problem, Tiling, half_of_accumulators, loops, problem, slot_bytes, tilings
+from hal_systolic.tiling import Loops, Problem, Tiling, half_of_accumulators, loops, problem, slot_bytes, tilings
 from hal_systolic.work import Matmul, Operand, Transfer, Vector
 
 
@@ -196,6 +196,11 @@ def _moves(nbytes: float, times: int, link: Link, machine: Machine) -> float:
     return times * (latency + moving)
 
 
+def _brought_again(t: Tiling, n: Loops) -> bool:
+    """Whether slices of the streamed operand do not stay in their two slots for the next tile of columns."""
+    return t.streams[0] and (n.runs_down > 1 or (t.columns_first and n.row_blocks > 2))
+
+
 def _with_transfers(
     p: Problem, t: Tiling, machine: Machine, cold: tuple[bool, bool], sizes: tuple[float, float],
     compute: tuple[float, float, float],
@@ -211,7 +216,7 @@ def _with_transfers(
     streamed = _moves(slice_bytes, cut if t.streams[0] else 1, machine.dram, machine)
     panel = _moves(panel_bytes, cut, machine.dram, machine)
     out = _moves(out_bytes, 1, machine.dram, machine) if t.streams[2] else 0.0
-    again_a = t.streams[0] and cut > 1  # slices along k do not stay for the next tile of columns
+    again_a = _brought_again(t, n)
     again_b = t.streams[1] and (not t.columns_first or cut > 1)
     first_a, first_b = cold[0] or t.streams[0], cold[1] or t.streams[1]
     head = streamed * first_a + panel * first_b
@@ -246,9 +251,10 @@ def matmul_cost(p: Problem, t: Tiling, machine: Machine, *, on_chip: bool = Fals
         )
     else:
         if t.streams[1] or not on_chip:
-            dram += p.stationary.nbytes * (n.row_blocks if t.streams[1] and not t.columns_first else 1)
+            kept = not t.streams[1] or (t.columns_first and n.runs_down == 1)
+            dram += p.stationary.nbytes * (1 if kept else n.row_blocks)
         if t.streams[0] or not on_chip:
-            dram += p.streamed.nbytes * (n.column_tiles if t.streams[0] and n.runs_down > 1 else 1)
+            dram += p.streamed.nbytes * (n.column_tiles if _brought_again(t, n) else 1)
         dram += p.out.nbytes if t.streams[2] else 0
     sums = 4 * (2 * n.down_tiles * p.passes) * p.count * p.m * p.n
     act_byte = energy.sram_byte(machine.act.nbytes // machine.act.banks)

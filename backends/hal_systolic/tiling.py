@@ -163,5 +163,10 @@ def _tiling(p: Problem, machine: Machine, streams: tuple[bool, bool, bool], rows
         for streaming, operand in zip(streams, (p.streamed, p.stationary, p.out), strict=True):
             if streaming and operand.nbytes:
                 group = max(min(group, slot * p.count // operand.nbytes), 1)
-    columns_first = streams[1] and not streams[0] and not machine.weight_fifo_tiles
+    columns_first = streams[1] and not machine.weight_fifo_tiles
+    if columns_first and streams[0]:  # one of the two is brought again and again: let it be the smaller in all
+        again = p.stationary.nbytes * (-(-p.m // rows) - 1) - p.streamed.nbytes * (
+            -(-p.n // (machine.cols * spread)) - 1
+        )
+        columns_first = again > 0 and k_tiles == down
     return Tiling(rows, k_tiles, group, spread, streams, columns_first)
