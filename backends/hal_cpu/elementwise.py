@@ -136,7 +136,11 @@ def _flat(condition: Array, a: Array, b: Array, out: Array) -> tuple[Array, ...]
 @kernels.register(ops.where, out=True)
 def where(condition: Array, a: Array, b: Array, out: Array | None = None) -> Array:
     size = condition.size
-    if size < BLOCK or a.dtype.itemsize > 8:
+    if a.dtype.itemsize > 8:
+        return _chosen(condition, a, b, out)
+    if b.ndim == 0 and a.shape == condition.shape and size <= BLOCK and not any(b.tobytes()):
+        return _or_zero(condition, a, out)
+    if size < BLOCK:
         return _chosen(condition, a, b, out)
     result = np.empty_like(condition, a.dtype) if out is None else out
     views = _flat(condition, a, b, result)
@@ -151,6 +155,20 @@ def where(condition: Array, a: Array, b: Array, out: Array | None = None) -> Arr
         right = second[:n] if b.ndim == 0 else second[start:stop]
         select(mask[start:stop], left, right, target[start:stop], spare[:n], bits[:n])
     return result
+
+
+def _or_zero(condition: Array, a: Array, out: Array | None) -> Array:
+    """`a` where the condition holds, else +0, by bits: what the gradient of relu and dropout is made of."""
+    bits = np.dtype(f"u{a.dtype.itemsize}")
+    mask = condition.astype(bits)
+    np.negative(mask, out=mask)  # all ones where true
+    if out is None:
+        out = np.empty_like(mask, a.dtype)
+    if a.flags.c_contiguous and out.flags.c_contiguous:
+        np.bitwise_and(a.view(bits), mask, out=out.view(bits))
+        return out
+    np.copyto(out, np.where(condition, a, a.dtype.type(0)))
+    return out
 
 
 def _chosen(condition: Array, a: Array, b: Array, out: Array | None) -> Array:
