@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -241,6 +242,8 @@ def _by_panels(
     index: Index,
 ) -> None:
     rows, columns, terms = sizes
+    if rows == 1:  # then B is read once, and what counts is that long pieces of its rows are
+        shape = replace(shape, rows=1, vectors=8)
     width, vector = _vector(shape, dtype)
     panel = shape.vectors * width
     table, count = not isinstance(b.row, int), batch[0] * batch[1] * batch[2]
