@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import ceil
 
-from hal_systolic.config import ACCUMULATOR_BYTES, BYTES, WEIGHT_BYTES, Machine
+from hal_systolic.blocks import Product
+from hal_systolic.config import Machine
 from hal_systolic.hazards import Hazards
 from hal_systolic.residency import ALIGNMENT, Residency, Resident
 from hal_systolic.stream import UNIT_OF, Command, Program, Range
-from hal_systolic.tiling import STREAM_SHARE, Problem, Tiling, loops, problem, slot_bytes
+from hal_systolic.tiling import STREAM_SHARE, Problem, Tiling, problem
 from hal_systolic.work import Matmul, Operand, Pause, Transfer, Vector, Work
 
 HOST_PARTS = 8  # of an input that comes from the host
@@ -32,7 +33,7 @@ def compile_work(work: Sequence[Work], machine: Machine, choose: Choose | None =
     """
     if machine.compat == "scalesim":
         return _without_memory(work, machine)
-    return _Compiler(work, machine, choose or _cheapest).program()
+    return Compiler(work, machine, choose or _cheapest).program()
 
 
 def _cheapest(p: Problem, machine: Machine, streams: tuple[bool, bool, bool], cold: tuple[bool, bool]) -> Tiling:
@@ -53,7 +54,9 @@ def _operands(work: Work) -> tuple[tuple[Operand, ...], tuple[Operand, ...]]:
     return (), ()
 
 
-class _Compiler:
+class Compiler:
+    """The state of one compilation: the stream so far, what lies where, and which half of the accumulators is next."""
+
     def __init__(self, work: Sequence[Work], machine: Machine, choose: Choose) -> None:
         self.work, self.machine, self.choose = work, machine, choose
         self.commands: list[Command] = []
@@ -80,6 +83,7 @@ class _Compiler:
         self.half = 0  # of the accumulators, for the next block of results
 
     def program(self) -> Program:
+        """Compile all of the work."""
         names: dict[str, None] = {}
         for step, piece in enumerate(self.work):
             self.step, self.layer = step, piece.layer
@@ -103,6 +107,7 @@ class _Compiler:
     # --- commands -----------------------------------------------------------------------------------------------------
 
     def emit(self, op: str, reads: tuple[Range, ...] = (), writes: tuple[Range, ...] = (), **fields: object) -> None:
+        """Add a command, with what it must wait for."""
         after = self.hazards.after(len(self.commands), UNIT_OF[op], reads, writes)
         self.commands.append(Command(op, self.layer, reads, writes, after, **fields))  # type: ignore[arg-type]
 
@@ -118,7 +123,8 @@ class _Compiler:
             return self.newest[operand.key]
         return "host" if self.machine.weight_fifo_tiles and not operand.weight else "dram"
 
-    def _off_chip(self, operand: Operand, memory: str, low: int, high: int) -> Range:
+    def off_chip(self, operand: Operand, memory: str, low: int, high: int) -> Range:
+        """Where bytes of a tensor lie in device memory or on the host; a place is given when first asked for."""
         place = (operand.key, memory)
         if place not in self.homes:
             self.homes[place] = self.ends.get(memory, 0)
@@ -126,16 +132,18 @@ class _Compiler:
         start = self.homes[place]
         return Range(memory, start + low, start + high)
 
-    def _load(self, operand: Operand, low: int, high: int, target: Range) -> None:
+    def load(self, operand: Operand, low: int, high: int, target: Range) -> None:
+        """Bring bytes of a tensor into a buffer."""
         home = self._home(operand)
-        source = self._off_chip(operand, home, low, high)
+        source = self.off_chip(operand, home, low, high)
         op = "HOST_IN" if home == "host" else "DMA_IN"
         role = "weights" if operand.weight else "activations"
         self.emit(op, (source,), (target,), nbytes=high - low, role=role, what=f"t{operand.key}")
 
-    def _store(self, operand: Operand, low: int, high: int, source: Range, home: str | None = None) -> None:
+    def store(self, operand: Operand, low: int, high: int, source: Range, home: str | None = None) -> None:
+        """Write bytes of a tensor back, to where it lies or to `home`."""
         home = home or self._home(operand)
-        target = self._off_chip(operand, home, low, high)
+        target = self.off_chip(operand, home, low, high)
         op = "HOST_OUT" if home == "host" else "DMA_OUT"
         self.emit(op, (source,), (target,), nbytes=high - low, role="results", what=f"t{operand.key}")
         self.newest[operand.key] = home
@@ -144,7 +152,7 @@ class _Compiler:
         """Write a tensor back, if it is wanted again or is a result."""
         if resident.dirty:
             source = Range("act", resident.start, resident.start + resident.loaded)
-            self._store(self.operands[resident.key], 0, resident.loaded, source)
+            self.store(self.operands[resident.key], 0, resident.loaded, source)
             resident.dirty = False
 
     def _retire(self, operand: Operand) -> None:
@@ -170,10 +178,11 @@ class _Compiler:
             self.weight.drop(operand.key)
         return resident
 
-    def _resident_slice(self, store: Residency, resident: Resident, operand: Operand, low: int, high: int) -> Range:
+    def resident_slice(self, store: Residency, resident: Resident, operand: Operand, low: int, high: int) -> Range:
+        """Bytes of a tensor that stays in a buffer; what is not there yet is loaded, up to `high`."""
         if high > resident.loaded:
             target = Range(store.memory, resident.start + resident.loaded, resident.start + high)
-            self._load(operand, resident.loaded, high, target)
+            self.load(operand, resident.loaded, high, target)
             resident.loaded = high
         return Range(store.memory, resident.start + low, resident.start + high)
 
@@ -193,7 +202,7 @@ class _Compiler:
             stationary is None or stationary[1].loaded < stationary[1].nbytes,
         )
         tiling = self.choose(p, self.machine, streams, cold)
-        _Product(self, p, tiling, streamed, stationary, out).emit()
+        Product(self, p, tiling, streamed, stationary, out).emit()
 
     def _stationary(self, operand: Operand, locked: frozenset[int]) -> tuple[Residency, Resident] | None:
         """Where the stationary operand stays: nowhere if it comes through the FIFO."""
@@ -201,10 +210,10 @@ class _Compiler:
             resident = self.act.get(operand.key)
             if resident is not None and resident.dirty:  # it must pass the memory that the FIFO reads
                 source = Range("act", resident.start, resident.start + operand.nbytes)
-                self._store(operand, 0, operand.nbytes, source, "dram")
+                self.store(operand, 0, operand.nbytes, source, "dram")
             elif self._home(operand) == "host":
-                source = self._off_chip(operand, "host", 0, operand.nbytes)
-                target = self._off_chip(operand, "dram", 0, operand.nbytes)
+                source = self.off_chip(operand, "host", 0, operand.nbytes)
+                target = self.off_chip(operand, "dram", 0, operand.nbytes)
                 self._move("HOST_IN", source, target, operand, "weights")
                 self.newest[operand.key] = "dram"
             return None
@@ -242,9 +251,9 @@ class _Compiler:
                     start = offsets[operand.key][0] + part % 2 * offsets[operand.key][1]
                     span = Range("act", start, start + high - low)
                     if operand in inputs:
-                        self._load(operand, low, high, span)
+                        self.load(operand, low, high, span)
                 else:
-                    span = self._resident_slice(self.act, resident, operand, low, high)
+                    span = self.resident_slice(self.act, resident, operand, low, high)
                 if operand in inputs:
                     reads.append(span)
                 if operand in outputs:
@@ -254,7 +263,7 @@ class _Compiler:
             for operand, span in zip(outputs, writes, strict=True):
                 if placed[operand.key] is None:
                     low, high = operand.nbytes * part // parts, operand.nbytes * (part + 1) // parts
-                    self._store(operand, low, high, span)
+                    self.store(operand, low, high, span)
         for operand in outputs:
             resident = placed[operand.key]
             if resident is not None:
@@ -265,7 +274,7 @@ class _Compiler:
 
     def _transfer(self, work: Transfer) -> None:
         operand, resident = work.operand, self.act.get(work.operand.key)
-        on_host = self._off_chip(operand, "host", 0, operand.nbytes)
+        on_host = self.off_chip(operand, "host", 0, operand.nbytes)
         if work.to_device:
             self.act.drop(operand.key)
             self.weight.drop(operand.key)
@@ -273,7 +282,7 @@ class _Compiler:
             if self._home(operand) == "host":  # with a weight FIFO, activations go to their buffer at once
                 self._read_host(operand)
             else:
-                in_dram = self._off_chip(operand, "dram", 0, operand.nbytes)
+                in_dram = self.off_chip(operand, "dram", 0, operand.nbytes)
                 self._move("HOST_IN", on_host, in_dram, operand, "weights" if operand.weight else "activations")
                 self.newest[operand.key] = "dram"
         elif resident is not None and resident.loaded >= operand.nbytes:
@@ -281,7 +290,7 @@ class _Compiler:
             self._move("HOST_OUT", source, on_host, operand, "results")
             resident.dirty = False
         elif self._home(operand) == "dram":
-            in_dram = self._off_chip(operand, "dram", 0, operand.nbytes)
+            in_dram = self.off_chip(operand, "dram", 0, operand.nbytes)
             self._move("HOST_OUT", in_dram, on_host, operand, "results")
 
     def _read_host(self, operand: Operand) -> None:
@@ -289,156 +298,10 @@ class _Compiler:
         resident = self._place(operand, frozenset((operand.key,)))
         for part in range(HOST_PARTS if resident is not None else 0):
             high = operand.nbytes * (part + 1) // HOST_PARTS
-            self._resident_slice(self.act, resident, operand, 0, high)  # type: ignore[arg-type]
+            self.resident_slice(self.act, resident, operand, 0, high)  # type: ignore[arg-type]
 
     def _move(self, op: str, source: Range, target: Range, operand: Operand, role: str) -> None:
         self.emit(op, (source,), (target,), nbytes=operand.nbytes, role=role, what=f"t{operand.key}")
-
-
-class _Product:
-    """The loops of one product, and the slices of its operands."""
-
-    def __init__(
-        self,
-        compiler: _Compiler,
-        p: Problem,
-        tiling: Tiling,
-        streamed: Resident | None,
-        stationary: tuple[Residency, Resident] | None,
-        out: Resident | None,
-    ) -> None:
-        self.c, self.p, self.t = compiler, p, tiling
-        self.machine = compiler.machine
-        self.loops = loops(p, tiling, self.machine)
-        self.streamed, self.stationary, self.out = streamed, stationary, out
-        self.width = self.machine.cols * tiling.spread
-        self.slot = slot_bytes(self.machine)
-        self.held: dict[str, dict[int, tuple[int, int]]] = {"streamed": {}, "stationary": {}}  # slices in the slots
-        self.weights = f"t{p.stationary.key}"
-        self.turn = {"streamed": 0, "stationary": 0, "out": 0}
-
-    def emit(self) -> None:
-        count, rows = self.p.count, self.t.rows
-        for group in range(self.loops.groups):
-            products = (group * self.t.group, min((group + 1) * self.t.group, count))
-            blocks = [(m, min(m + rows, self.p.m)) for m in range(0, self.p.m, rows)]
-            columns = range(self.loops.column_tiles)
-            if self.t.columns_first:
-                for column in columns:
-                    for block in blocks:
-                        self._block(products, block, column)
-            else:
-                for block in blocks:
-                    for column in columns:
-                        self._block(products, block, column)
-
-    def _block(self, products: tuple[int, int], block: tuple[int, int], column: int) -> None:
-        """All of k for one block of rows and one tile of columns: runs of tiles, then the way out."""
-        p, t, machine = self.p, self.t, self.machine
-        first, last = products
-        rows, group = block[1] - block[0], last - first
-        columns = min(self.width, p.n - column * self.width)
-        nbytes, half = rows * group * self.width * ACCUMULATOR_BYTES, machine.acc.nbytes // 2
-        if nbytes > half:
-            self.c.half = 0
-        acc = Range("acc", self.c.half * half, self.c.half * half + nbytes)
-        self.c.half = 1 - self.c.half
-        sharing = max(machine.arrays // t.spread, 1)
-        issue = ceil(rows / sharing) * machine.cycles_per_row(p.dtype)
-        for down in range(0, self.loops.down_tiles, t.k_tiles):
-            tiles = min(t.k_tiles, self.loops.down_tiles - down)
-            depth = min((down + tiles) * machine.rows, p.k) - down * machine.rows
-            streamed = self._streamed(products, block, down, tiles)
-            stationary = self._stationary(products, column, down, tiles)
-            work = tiles * group * p.passes
-            streamed_bytes = rows * depth * group * p.passes * BYTES[p.dtype]
-            loaded = depth * columns * group * p.passes * WEIGHT_BYTES[p.dtype]
-            operands: tuple[Range, ...] = (streamed,)
-            if machine.weight_fifo_tiles:
-                tile = machine.rows * self.width * WEIGHT_BYTES[p.dtype]
-                self.c.emit("FETCH_W", (stationary,), tiles=work, nbytes=tile, role="weights", what=self.weights)
-                self.c.emit("LOAD_W", tiles=work, nbytes=loaded)
-            elif machine.dataflow == "os":
-                down_folds = ceil(ceil(rows / sharing) / machine.rows)
-                work, operands = down_folds * group * p.passes, (streamed, stationary)
-                issue, streamed_bytes = depth * machine.cycles_per_row(p.dtype), streamed_bytes + down_folds * loaded
-            else:
-                self.c.emit("LOAD_W", (stationary,), tiles=work, nbytes=loaded, what=self.weights)
-            self.c.emit(
-                "MATMUL", operands, (acc,), tiles=work, rows=depth if machine.dataflow == "os" else rows, issue=issue,
-                columns=columns, nbytes=streamed_bytes, macs=rows * depth * columns * group, accumulate=down > 0,
-                what=p.dtype,
-            )  # fmt: skip
-        out = self._out(products, block, column)
-        self.c.emit("ACT", (acc,), (out,), elements=rows * group * columns, ops=float(max(p.epilogue, 1)))
-        if self.out is None:
-            low, high = self._out_bytes(products, block, column)
-            self.c._store(p.out, low, high, out)
-
-    def _streamed(self, products: tuple[int, int], block: tuple[int, int], down: int, tiles: int) -> Range:
-        """The rows that pass the array: all of k where they stay, or k fits a slot."""
-        p = self.p
-        each = p.streamed.nbytes / p.count
-        low = int(products[0] * each + block[0] * each / p.m)
-        high = int((products[1] - 1) * each + block[1] * each / p.m)
-        high = min(high + (p.halo if block[1] < p.m else 0), p.streamed.nbytes)
-        if self.streamed is not None:
-            return self.c._resident_slice(self.c.act, self.streamed, p.streamed, low, high)
-        if self.loops.runs_down > 1:
-            share = (high - low) / self.loops.down_tiles
-            low, high = int(low + down * share), int(low + (down + tiles) * share)
-        return self._slot("streamed", p.streamed, low, high, "act", 0, self.slot)
-
-    def _stationary(self, products: tuple[int, int], column: int, down: int, tiles: int) -> Range:
-        """Tiles of the stationary operand, which lies in panels of a tile's width."""
-        p = self.p
-        each = p.stationary.nbytes / p.count
-        panel = each / self.loops.column_tiles
-        low = int(products[0] * each + column * panel + down * panel / self.loops.down_tiles)
-        high = (products[1] - 1) * each + column * panel + (down + tiles) * panel / self.loops.down_tiles
-        high = min(ceil(high), p.stationary.nbytes)
-        if self.stationary is not None:
-            store, resident = self.stationary
-            return self.c._resident_slice(store, resident, p.stationary, low, high)
-        if self.machine.weight_fifo_tiles:
-            return self.c._off_chip(p.stationary, "dram", low, high)
-        if self.machine.weight.nbytes:
-            return self._slot("stationary", p.stationary, low, high, "weight", 0, self.machine.weight.nbytes // 4)
-        return self._slot("stationary", p.stationary, low, high, "act", 2 * self.slot, self.slot)
-
-    def _out_bytes(self, products: tuple[int, int], block: tuple[int, int], column: int) -> tuple[int, int]:
-        """The bytes of a block of results: rows lie together, and in them the tiles of columns."""
-        p = self.p
-        each = p.out.nbytes / p.count
-        if products[1] - products[0] > 1:
-            low, size = products[0] * each, (products[1] - products[0]) * each
-        else:
-            low, size = products[0] * each + block[0] * each / p.m, (block[1] - block[0]) * each / p.m
-        before, after = column * self.width / p.n, min((column + 1) * self.width / p.n, 1.0)
-        return int(low + before * size), int(low + after * size)
-
-    def _out(self, products: tuple[int, int], block: tuple[int, int], column: int) -> Range:
-        low, high = self._out_bytes(products, block, column)
-        if self.out is not None:
-            return Range("act", self.out.start + low, self.out.start + high)
-        start = (4 + self._turn("out")) * self.slot
-        return Range("act", start, start + high - low)
-
-    def _turn(self, which: str) -> int:
-        self.turn[which] = 1 - self.turn[which]
-        return self.turn[which]
-
-    def _slot(self, which: str, operand: Operand, low: int, high: int, memory: str, base: int, size: int) -> Range:
-        """A slice in one of two slots: the one that has it already, else the one not used last."""
-        held = self.held[which]
-        for turn, span in held.items():
-            if span == (low, high):
-                return Range(memory, base + turn * size, base + turn * size + high - low)
-        turn = self._turn(which)
-        held[turn] = (low, high)
-        target = Range(memory, base + turn * size, base + turn * size + high - low)
-        self.c._load(operand, low, high, target)
-        return target
 
 
 def _without_memory(work: Sequence[Work], machine: Machine) -> Program:
