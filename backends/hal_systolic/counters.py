@@ -12,7 +12,7 @@ COLUMNS = {
     "active": "rows of operands entered the array",
     "weight_stall": "weights were not there yet",
     "weight_shift": "weights were there, and were being shifted in",
-    "input_stall": "operands were on their way from memory or host",
+    "input_stall": "operands or results were on their way from or to memory or host",
     "raw_stall": "operands were still being computed by the vector unit",
     "accumulator_stall": "the accumulators were still being read",
     "fill_drain": "the array filled or emptied",

@@ -171,12 +171,13 @@ class _Clocks:
 
     def _matmul(self, index: int, command: Command) -> None:
         machine, free = self.machine, self.free["matrix"]
-        rows, why = free, -1
+        rows, last, where = free, -1, ""
         for i, memory in command.after:
             other = self.program.commands[i]
             if other.op != "MATMUL" and self.done[i] > rows:  # sums follow each other through the array in order
-                rows, why = self.done[i], (i if memory != "acc" else -2)
-        self._wait_for_rows(free, rows, why, command.layer)
+                rows, last, where = self.done[i], i, memory
+        if last >= 0:
+            self._wait_for_rows(free, rows, last, where, command.layer)
         columns = self.counters[command.layer].cycles
         columns["active"] += command.tiles * command.issue
         if machine.dataflow == "os":
@@ -229,22 +230,27 @@ class _Clocks:
 
     # --- what the array waited for ------------------------------------------------------------------------------------
 
-    def _wait_for_rows(self, start: float, end: float, why: int, layer: str) -> None:
-        """Say in which column the cycles go in which the array waited for command `why`, or (-2) for accumulators."""
-        if end <= start:
-            return
-        columns = self.counters[layer].cycles
-        op = self.program.commands[why].op if why >= 0 else ""
-        if why == -2:
-            columns["accumulator_stall"] += end - start
-        elif op in ("DMA_IN", "HOST_IN"):
+    def _wait_for_rows(self, start: float, end: float, last: int, memory: str, layer: str) -> None:
+        """Say in which column the cycles go in which the array waited for command `last`, which used `memory` too."""
+        columns, op = self.counters[layer].cycles, self.program.commands[last].op
+        if op in ("DMA_IN", "HOST_IN") or (op == "ACT" and self._held_up(last)):
             columns["input_stall"] += end - start
+        elif memory == "acc":
+            columns["accumulator_stall"] += end - start
         elif op == "ACT":
             filled = min(max(self.drained - start, 0.0), end - start)
             columns["fill_drain"] += filled
             columns["raw_stall"] += end - start - filled
         else:
             self._wait(start, end, layer)
+
+    def _held_up(self, index: int) -> bool:
+        """Whether a command could only start when a transfer was done: its results had no room before."""
+        commands, start = self.program.commands, self.start[index]
+        return any(
+            commands[i].unit != "matrix" and commands[i].unit != "vector" and self.done[i] >= start
+            for i, _ in commands[index].after
+        )
 
     def _wait(self, start: float, end: float, layer: str) -> None:
         """Divide cycles in which there was no product to do: the array empties, the vector unit works, data moves."""
