@@ -28,13 +28,14 @@ from hal.op import Op
 from hal.schedule.speed import ANY, Calibration, Link, Speed
 from hal.spec import Spec
 
-PATIENCE = 0.002  # seconds for which each call is repeated
-ROUNDS = 2
+PATIENCE = 0.001  # seconds for which each call is repeated
+ROUNDS = 5
 SMALL, MEDIUM, LARGE = 16, 1 << 16, 1 << 20  # elements: for the launch, for rates, for the memory's speed
 BYTES = (1 << 10, 1 << 23)  # of the copies that tell a link's latency and bandwidth
 LINE = (128, 512)
 IMAGES = (8, 16, 16, 16)
 PIXELS = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+WINDOWS = {"kernel": (2, 2), "stride": (2, 2)}
 # fmt: off
 CALLS: dict[str, tuple[tuple[tuple[int, ...], ...], dict[str, Any]]] = {  # by op: shapes of float32 inputs, settings
     "sum":           ((LINE,), {"axis": (1,)}),
@@ -46,7 +47,9 @@ CALLS: dict[str, tuple[tuple[tuple[int, ...], ...], dict[str, Any]]] = {  # by o
     "attention":     (((4, 4, 64, 32),) * 3, {}),
     "conv2d":        ((IMAGES, (16, 16, 3, 3)), PIXELS),
     "conv2d_weight_gradient": ((IMAGES, IMAGES), {**PIXELS, "weight_shape": (16, 16, 3, 3)}),
-    "max_pool2d":    ((IMAGES,), {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1)}),
+    "conv_transpose2d": ((IMAGES, (16, 16, 3, 3)), {"padding": (1, 1)}),
+    "max_pool2d":    ((IMAGES,), WINDOWS),
+    "max_pool2d_gradient": (((8, 16, 8, 8), IMAGES), WINDOWS),
     "softmax":       ((LINE,), {"axis": 1}),
     "log_softmax":   ((LINE,), {"axis": 1}),
     "layer_norm":    ((LINE,), {"dims": 1, "eps": 1e-5}),
