@@ -135,6 +135,18 @@ def test_one_device_is_never_much_better(seed: int) -> None:
     assert place(problem).layout.seconds <= 1.05 * min(singles)
 
 
+def test_copies_start_before_they_are_wanted_and_overlap_with_work() -> None:
+    """Ten tasks in a row, each with an input of its own that has to come from the host."""
+    data = [Datum(100, home=0) for _ in range(10)] + [Datum(0) for _ in range(10)]
+    tasks = [Task((1000.0, 10.0), (i, *([9 + i] if i else [])), (10 + i,)) for i in range(10)]
+    problem = Problem(tuple(tasks), tuple(data), (inf, inf), uniform_routes(2, 0.0, 10.0))
+    layout = lay_out(problem, (1,) * 10, range(10))
+    check(problem, layout)
+    assert layout.seconds == 110  # the first copy, and then ten tasks that wait for nothing
+    copies = [s for s in layout.steps if s.kind != RUN]
+    assert [s.start for s in copies] == [10.0 * i for i in range(10)]
+
+
 @pytest.mark.parametrize(("nbytes", "devices"), [(480, {0}), (400, {0, 1})])
 def test_a_gain_too_small_to_trust_is_left(nbytes: int, devices: set[int]) -> None:
     data = (Datum(nbytes, home=0), Datum(nbytes, home=0), Datum(nbytes, end=0), Datum(nbytes, end=0))
