@@ -203,7 +203,7 @@ def _window(sram: int) -> int:
 
 def _dram_reads(words: int, reads: int, sram: int) -> int:
     """Words read over and over in the same order: each once if they fit, else each time."""
-    return words if words <= _window(sram) else reads
+    return words if words < _window(sram) else reads
 
 
 def _dram_reads_by_columns(layer: Layer, passes: int) -> int:
@@ -213,13 +213,13 @@ def _dram_reads_by_columns(layer: Layer, passes: int) -> int:
     """
     k, window = layer.k, _window(layer.sram[1])
     words = k * layer.n
-    if words <= window or passes == 1:
+    if words < window or passes == 1:
         return words
     full, last = divmod(layer.n, layer.cols)
     reads = filled = 0
     for blocks, size in ((full, k * layer.cols), (1 if last else 0, k * last)):
-        if size > window:
-            reads += blocks * size * passes
+        if size >= window:
+            reads, filled = reads + blocks * size * passes, (filled + blocks * size * passes) % window
             continue
         while blocks:
             fitting = min((window - filled - 1) // size, blocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from hal.cli import cli
 from hal.errors import ConfigError
-from hal_systolic.compat import Convolution, count, read_layer
+from hal_systolic.compat import Convolution, Layer, count, read_layer
 from hal_systolic.presets import load
 from hal_systolic.simulation import simulate
 from hal_systolic.work import Matmul, Operand
@@ -97,3 +98,28 @@ def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "needs the columns" in result.output
     assert "dataflow" in result.output
+
+
+def remembered(k: int, n: int, cols: int, passes: int, window: int) -> int:
+    """Words read from memory, one by one: a full window is forgotten, and what is in it is not read again."""
+    known: set[int] = set()
+    reads = 0
+    for block in range(0, n, cols):
+        for _ in range(passes):
+            for word in range(block * k, min(block + cols, n) * k):
+                if word in known:
+                    continue
+                known.add(word)
+                reads += 1
+                if len(known) == window:
+                    known.clear()
+    return reads
+
+
+def test_filters_that_do_not_fit_are_read_as_often_as_they_are_forgotten() -> None:
+    rng = random.Random(0)
+    for _ in range(150):
+        k, n, cols, passes = (rng.randint(1, most) for most in (40, 60, 20, 4))
+        sram = rng.choice([200, 600, 1000])
+        layer = Layer(4 * passes, n, k, 1, "os", 4, cols, (sram, sram, sram))
+        assert count(layer).dram_filter_reads == remembered(k, n, cols, passes, sram // 2)
