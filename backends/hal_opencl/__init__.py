@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hal.plugin import Array, Backend, Device, DType, Kernel, Kernels, Op, Spec, dtypes, hookimpl
 
 if TYPE_CHECKING:
-    from hal.graph.graph import Group
+    from hal.plugin import Group
     from hal_opencl.buffer import Buffer
     from hal_opencl.runtime import Runtime
 

@@ -20,7 +20,7 @@ from hal_opencl.layout import collapsed, stretched
 from hal_opencl.table import kernels
 
 if TYPE_CHECKING:
-    from hal.graph.graph import Group
+    from hal.plugin import Group
     from hal_opencl.runtime import Runtime
 
 Outs = Sequence[Buffer | None] | None

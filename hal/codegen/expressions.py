@@ -163,7 +163,7 @@ def converted(operand: str, source: DType, target: DType) -> str:
 
 
 def _clipped(operand: str, dtype: DType, settings: Any) -> str:
-    low, high = settings.get("low"), settings.get("high")
+    low, high = (_within(settings.get(name), dtype) for name in ("low", "high"))
     text = operand
     if low is not None:
         bound = literal(low, dtype)
@@ -172,6 +172,15 @@ def _clipped(operand: str, dtype: DType, settings: Any) -> str:
         bound = literal(high, dtype)
         text = f"({text} > {bound} ? {bound} : {text})"
     return f"({value_type(dtype)}){text}"
+
+
+def _within(bound: bool | int | float | None, dtype: DType) -> bool | int | float | None:
+    """A bound that a dtype holds: what no element of an integer dtype can reach is its least or largest number."""
+    if bound is None or dtype.kind not in ("int", "uint"):
+        return bound
+    bits = 8 * dtype.itemsize
+    least = 0 if dtype.kind == "uint" else -(1 << bits - 1)
+    return max(least, min(bound, least + (1 << bits) - 1))
 
 
 class NoExpression(Exception):
