@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from math import inf
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,20 @@ from hal.schedule.whatif import what_if
 from hal.testing.fake import Fake
 
 FAST, SLOW = Speed(1e12, {"any": 1e12}, 1e-7), Speed(1e6, {"any": 1e6}, 1e-3)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what is measured of the CPU."""
+    return tmp_path_factory.mktemp("measured")
+
+
+@pytest.fixture(autouse=True)
+def _measured_roughly(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAL_CACHE_DIR", str(kept))
+    monkeypatch.setattr("hal.schedule.calibrate.PATIENCE", 1e-4)
+    monkeypatch.setattr("hal.schedule.calibrate.LARGE", 1 << 14)
+    monkeypatch.setattr("hal.schedule.calibrate.BYTES", (1 << 10, 1 << 16))
 
 
 @contextmanager
@@ -317,8 +332,8 @@ def test_a_report_says_where_why_and_what_else() -> None:
         assert "fastest there" in page
 
 
-def test_queues_share_a_wire_if_the_machine_says_so(tmp_path: object) -> None:
-    path = tmp_path / "box.toml"  # type: ignore[operator]
+def test_queues_share_a_wire_if_the_machine_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "box.toml"
     path.write_text(
         'name = "a box"\nhost = "host"\n[devices.host]\nbandwidth = "1 GB/s"\nrates = { any = "1 Gop/s" }\n'
         '[devices.chip]\ncount = 2\nmemory = "1 MiB"\nbandwidth = "100 GB/s"\nrates = { any = 1e12, matmul = 2e12 }\n'
@@ -348,8 +363,8 @@ def test_queues_share_a_wire_if_the_machine_says_so(tmp_path: object) -> None:
         ("[devices.a]\nbandwidth = 1\nrates = {}\n[[links]]\nbetween = ['a']\n", "a link is between two of a"),
     ],
 )
-def test_a_machine_that_makes_no_sense_is_told_why(tmp_path: object, text: str, message: str) -> None:
-    path = tmp_path / "m.toml"  # type: ignore[operator]
+def test_a_machine_that_makes_no_sense_is_told_why(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "m.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         machine_from(path)
@@ -389,18 +404,15 @@ def test_what_does_not_fit_on_one_imagined_device_is_streamed_from_its_host() ->
     assert sum(r.op == "matmul" and r.device == "opencl" for r in told.rows) == 8
 
 
-def test_a_calibration_is_measured_once_and_kept(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_calibration_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("hal.schedule.calibrate.PATIENCE", 1e-4)
-    monkeypatch.setattr("hal.schedule.calibrate.LARGE", 1 << 14)
-    monkeypatch.setattr("hal.schedule.calibrate.BYTES", (1 << 10, 1 << 16))
     cpu = hal.device("cpu")
     assert known_calibration(cpu) is None
     found = calibration_of(cpu)
     assert found.speed.launch > 0
     assert found.speed.rate("matmul", "contraction", "float32") > 0
     assert known_calibration(cpu) == found == Calibration.from_dict(json.loads(json.dumps(found.to_dict())))
-    (kept,) = (tmp_path / "calibrations").iterdir()  # type: ignore[operator]
+    (kept,) = (tmp_path / "calibrations").iterdir()
     kept.write_text("{")  # half a file
     assert known_calibration(cpu) is None
     with fakes("fa") as (fa, _):
