@@ -101,6 +101,9 @@ class Compiled:
 
     def _trace(self, key: Hashable, args: Any, kwargs: Any, leaves: Sequence[Tensor]) -> Entry:
         with self._lock:
+            entry = self._find(key, leaves)  # another thread may have been faster
+            if entry is not None:
+                return entry
             found = trace(self.function, args, kwargs, leaves, self._who)
             entry = Entry(found, self.options, self._who)
             self.counters.traces += 1

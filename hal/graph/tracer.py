@@ -75,6 +75,9 @@ class Slot:
     read: bool
 
 
+_one_at_a_time = threading.RLock()
+
+
 class Tracer:
     """One trace, of one function, in one thread.
 
@@ -114,14 +117,16 @@ class Tracer:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Trace what this thread does inside the block; afterwards everything is as it was."""
-        if tracing.tracer is not None:
-            raise GraphError(f"{self.who} cannot be traced while another thread traces")
+        with _one_at_a_time:
+            yield from self._run()
+
+    def _run(self) -> Iterator[None]:
+        outer, tracing.tracer = tracing.tracer, self  # one that is suspended, inside of `eagerly`
         lines, mode.lines = mode.lines, True
-        tracing.tracer = self
         try:
             yield
         finally:
-            tracing.tracer = None
+            tracing.tracer = outer
             mode.lines = lines
             for storage, (_, version) in self.written.items():
                 storage.version = version

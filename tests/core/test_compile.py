@@ -289,6 +289,28 @@ def test_threads_take_turns() -> None:
     assert got == [want] * 80
 
 
+def test_a_plan_may_be_made_while_another_function_is_traced() -> None:
+    """Inside of `eagerly`, as when a lazy layer makes its parameters, and in another thread."""
+    inner = hal.compile(lambda x: x + 1)
+    other = hal.compile(lambda x: x * 3)
+    got: list[list[float]] = []
+
+    @hal.compile
+    def outer(x: hal.Tensor) -> hal.Tensor:
+        thread = threading.Thread(target=lambda: got.append(other(hal.ones(1)).tolist()))
+        thread.start()
+        with tracing.eagerly():
+            made = inner(hal.ones(2))
+        return x * made
+
+    assert outer(hal.ones(2)).tolist() == outer(hal.ones(2)).tolist() == [2, 2]
+    assert counts(inner) == (1, 0)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    assert got == [[3]]
+
+
 # What it refuses.
 
 
