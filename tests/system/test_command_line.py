@@ -123,6 +123,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+WITH_HAL = ("opencl", "systolic")  # devices that come with HAL and are there on some machines
+
+
 def run(site: Path | None, *args: str, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("HAL_")} | variables
     if site is not None:
@@ -145,7 +148,7 @@ def test_devices_are_tried_and_what_is_wrong_is_said(site: Path) -> None:
     assert not done.stderr
     title, *lines = done.stdout.splitlines()
     assert title.split() == ["device", "check", "native", "ops"]
-    table = {line.split()[0]: line for line in lines[:-2]}
+    table = {line.split()[0]: line for line in lines[:-2] if line.split()[0].partition(":")[0] not in WITH_HAL}
     total = len(ops.TABLE)
     assert re.fullmatch(rf"cpu +PASS +\d+ of {total} +the default", table.pop("cpu"))
     said = {
@@ -258,7 +261,7 @@ def test_what_is_printed_fits_eighty_columns(site: Path, command: str) -> None:
 
 
 def test_colours_can_be_left_out() -> None:
-    assert on_a_terminal(80, "devices", NO_COLOR="1")[1].startswith("cpu     PASS ")
+    assert re.match(r"cpu +PASS ", on_a_terminal(80, "devices", NO_COLOR="1")[1])
 
 
 # hal env
@@ -373,9 +376,9 @@ def test_a_command_imports_no_more_than_it_needs(command: list[str], stays_out: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("trian", r"there is no command 'trian'; there are conform, .*env, .*ops, .*train; did you mean train\?"),
+        ("trian", r"there is no command 'trian'; there are .*conform, .*env, .*ops, .*train; did you mean train\?"),
         ("device", r"there is no command 'device'; .*did you mean devices\?"),
-        ("conquer", r"there is no command 'conquer'; there are conform, .*env, .*ops, .*train"),
+        ("conquer", r"there is no command 'conquer'; there are .*conform, .*env, .*ops, .*train"),
         ("--vresion", r"No such option:? '?--vresion'?.*--version"),
         ("devices --jsn", r"No such option:? '?--jsn'?.*--json"),
         ("devices cpu", r"Got unexpected extra argument \(cpu\)"),
@@ -424,7 +427,7 @@ def test_a_bug_keeps_its_traceback(site: Path) -> None:
 
 def test_commands_of_plugins_are_listed_and_hide_none_of_ours(site: Path) -> None:
     said = run(site, "--help").stdout
-    assert "\n  fail     Fail in some way." in said
+    assert re.search(r"\n  fail +Fail in some way\.", said)
     assert "hide" not in said
     missing = run(site, "conquer", code=2).stderr
     assert "(plugins that were left out: plug-broken, plug-new; `hal devices` says why)" in missing
