@@ -64,3 +64,29 @@ __kernel void columns(__global const T *x, INDEX offset, INDEX of_image, INDEX o
     for (INDEX i = end; i < places_x; i++) to[i] = 0;
   }
 }
+
+/* Images with all channels of a place side by side: out[n][z][y][x][c], zero beyond the image, BESIDE channels at a time.
+ * One work group makes one row of one image. */
+#define BESIDE 16
+__kernel void interleave(__global const T *x, INDEX offset, INDEX of_image, INDEX of_channel, INDEX of_z, INDEX of_y, INDEX of_x,
+                         INDEX depth, INDEX height, INDEX width, INDEX channels,
+                         __global T *out, INDEX all_depth, INDEX all_height, INDEX all_width) {
+  const INDEX n = get_group_id(1), z = get_group_id(2);
+  x += offset + n * of_image + z * of_z;
+  out += (n * all_depth + z) * all_height * all_width * channels;
+  for (INDEX y = get_local_id(0); y < all_height; y += get_local_size(0)) {
+    __global T *to = out + y * all_width * channels;
+    const INDEX inside = z < depth && y < height ? width : 0;
+    for (INDEX c = 0; c < channels; c += BESIDE) {
+      __global const T *from = x + y * of_y + c * of_channel;
+      const int some = channels - c < BESIDE ? (int)(channels - c) : BESIDE;
+      if (some == BESIDE)
+        for (INDEX i = 0; i < inside; i++)
+          for (int q = 0; q < BESIDE; q++) to[i * channels + c + q] = from[q * of_channel + i * of_x];
+      else
+        for (INDEX i = 0; i < inside; i++)
+          for (int q = 0; q < some; q++) to[i * channels + c + q] = from[q * of_channel + i * of_x];
+    }
+    for (INDEX i = inside * channels; i < all_width * channels; i++) to[i] = 0;
+  }
+}

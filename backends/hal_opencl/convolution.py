@@ -18,6 +18,7 @@ from hal.plugin import dtypes
 from hal_opencl.buffer import Buffer, Shape
 from hal_opencl.convolution_layout import (
     gathered,
+    interleaved,
     lifted,
     lifted_sizes,
     phases_of,
@@ -27,10 +28,13 @@ from hal_opencl.convolution_layout import (
     weights_back,
 )
 from hal_opencl.gemm import HALVES, cast, delivered, in_rows, zeros_where
-from hal_opencl.gemm_launch import Bias, Factor, Places, Result, Triple, add_parts, is_wide, multiply
+from hal_opencl.gemm_launch import Bias, Factor, Places, Result, Triple, add_parts, has_panels, is_wide, multiply
+from hal_opencl.movement import copy_into
 from hal_opencl.table import kernels
 
 SPARSE = 64  # products with no place, for each place and term, from which columns are copied together instead
+BESIDE = 12  # output channels from which a vector of them is well used
+ROWS = 24  # weights that are worth a thread
 PART = 4096  # terms that one part of a gradient of weights has at least
 MANY_SUMS = 1 << 14  # weights from which there are enough blocks of them for all threads, so that no sum is parted
 
@@ -261,8 +265,14 @@ def gradient_of_weight(
     sizes = _reach(places, kernel, step, apart)
     ones: Triple = (1, 1, 1)
     seen_by_each = channels * prod(kernel)
+    as_it_is = prod(kernel) == 1 and around == (0, 0, 0) and step == (1, 1, 1)
+    if as_it_is and groups == 1 and images * made * channels <= x.size + g.size:
+        return delivered(_of_each_image(label, x, g, result), dtype, out)
     copied = (prod(sizes) - prod(places)) * made > SPARSE * prod(places)
     sizes = places if copied else sizes
+    if not copied and groups == 1 and has_panels(runtime) and made >= BESIDE:
+        found = _by_rows_of_planes(label, x, g, sizes, kernel, step, around, apart, result)
+        return delivered(found, dtype, out)
     gs = spread(runtime, label, g, sizes, (0, 0, 0), ones, ones)
     terms = _columns(images, places, sizes)
     if copied:
@@ -284,6 +294,62 @@ def gradient_of_weight(
         target = Result(result.memory, result.offset, 0)
         add_parts(runtime, label, dtype, to.memory, target, result.size, parts)
     return delivered(result, dtype, out)
+
+
+def _of_each_image(label: str, x: Buffer, g: Buffer, result: Buffer) -> Buffer:
+    """The gradient by the weights of a kernel of one element: a product for each image, of images as they are."""
+    x, g = in_rows(x), in_rows(g)
+    runtime, images, places = x.memory.runtime, x.shape[0], prod(x.shape[2:])
+    made, channels = g.shape[1], x.shape[1]
+    parts = runtime.empty((images, made, channels), x.dtype, label) if images > 1 else result
+    a = Factor(g.memory, g.offset, places, 1, (0, 0, made * places))
+    b = Factor(x.memory, x.offset, 1, places, (0, 0, channels * places))
+    there = Result(parts.memory, parts.offset, channels, made * channels)
+    multiply(runtime, label, x.dtype, a, b, there, (made, channels, places), batch=(1, 1, images))
+    if images > 1:
+        there = Result(result.memory, result.offset, 0)
+        add_parts(runtime, label, x.dtype, parts.memory, there, made * channels, images)
+    return result
+
+
+def _by_rows_of_planes(
+    label: str,
+    x: Buffer,
+    g: Buffer,
+    sizes: Triple,
+    kernel: Triple,
+    step: Triple,
+    around: Triple,
+    apart: Triple,
+    result: Buffer,
+) -> Buffer:
+    """The gradient by the weights as rows of the planes times g with its channels last: neither is copied again."""
+    runtime, made, images = x.memory.runtime, g.shape[1], x.shape[0]
+    planes = spread(runtime, label, x, sizes, around, step, phases_of(kernel, step, apart))
+    beside = interleaved(runtime, label, g, sizes)
+    wide = is_wide(planes.memory, beside)
+    table = seen(runtime, x.shape[1], sizes, planes.stride, kernel, step, apart, wide)
+    weights, terms = x.shape[1] * prod(kernel), _columns(images, g.shape[2:], sizes)  # type: ignore[arg-type]
+    parts = max(min(-(-2 * runtime.units * ROWS // weights), terms // PART, images), 1)
+    each = -(-images // parts) * prod(sizes)
+    swapped = runtime.empty((parts, weights, made), x.dtype, label)
+    for part in range(parts):
+        some = min(each, terms - part * each)
+        if some <= 0:  # the last images need no part of their own
+            swapped = swapped.view((part, weights, made), swapped.strides)
+            break
+        a = Factor(planes.memory, part * each, table, 1)
+        b = Factor(beside, part * each * made, made, 1)
+        there = Result(swapped.memory, part * weights * made, made)
+        multiply(runtime, label, x.dtype, a, b, there, (weights, made, some), wide=wide)
+    count = swapped.shape[0]
+    if count > 1:
+        summed = runtime.empty((weights, made), x.dtype, label)
+        add_parts(runtime, label, x.dtype, swapped.memory, Result(summed.memory, 0, 0), weights * made, count)
+        swapped = summed
+    flat = swapped.view((made, weights), (1, made), 0)
+    copy_into(flat, result.view((made, weights), (weights, 1)))
+    return result
 
 
 def _named(n: int) -> None:

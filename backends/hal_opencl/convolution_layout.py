@@ -101,6 +101,18 @@ def gathered(
     return to.memory
 
 
+def interleaved(runtime: Runtime, label: str, x: Buffer, sizes: Triple) -> Memory:
+    """Enqueue a copy of x (N, C, Z, Y, X) with channels last, its images grown to `sizes` with zeros."""
+    images, channels = x.shape[:2]
+    to = runtime.empty((images, *sizes, channels), x.dtype, label)
+    wide = max(to.memory.nbytes, x.memory.nbytes) > LARGEST
+    values: tuple[Any, ...] = (x.memory, x.offset, *x.strides, *x.shape[2:], channels, to.memory, *sizes)
+    local = 1 if runtime.is_cpu else LOCAL
+    text = source("convolution.cl", macros_for(x.dtype, wide), x.dtype)
+    launch(runtime, text, "interleave", label, (local, images, sizes[0]), (local, 1, 1), values, to.memory, wide)
+    return to.memory
+
+
 @lru_cache(maxsize=512)
 def seen(
     runtime: Runtime,

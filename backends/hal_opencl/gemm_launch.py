@@ -140,11 +140,17 @@ def multiply(
     if isinstance(shape, Tiles):
         _by_tiles(runtime, label, dtype, a, b, out, sizes, batch, bias, parts, shape, index)
         return
-    along = a.column == 1 and b.row == 1 and out.places is None and (bias is None or bias.axis == 1)
+    along = a.column == 1 and b.row == 1 and isinstance(a.row, int) and out.places is None
+    along = along and (bias is None or bias.axis == 1)
     if parts > 1 or (along and _suit_dots(b, rows, columns, terms)):
         _by_dots(runtime, label, dtype, a, b, out, sizes, batch, bias, parts, shape, index)
     else:
         _by_panels(runtime, label, dtype, a, b, out, sizes, batch, bias, shape, index)
+
+
+def has_panels(runtime: Runtime) -> bool:
+    """Whether products of this device read rows of A through a table of their offsets."""
+    return isinstance(shape_of(runtime), Panels)
 
 
 def _suit_dots(b: Factor, rows: int, columns: int, terms: int) -> bool:
@@ -247,13 +253,14 @@ def _by_panels(
     width, vector = _vector(shape, dtype)
     panel = shape.vectors * width
     table, count = not isinstance(b.row, int), batch[0] * batch[1] * batch[2]
-    packed = not isinstance(a.column, int) or rows * terms > PACKED_A
+    packed = not isinstance(a.column, int) or (isinstance(a.row, int) and rows * terms > PACKED_A)
     in_place = b.column == 1 and ((not table and terms * columns <= IN_PLACE_B) or rows <= 4 * shape.rows)
     macros: list[tuple[str, Any]] = [
         ("T", c_type(dtype)), ("V", vector), ("VW", width), ("INDEX", index.name), ("MR", shape.rows),
         ("NV", shape.vectors), ("KC", shape.terms), ("MC", shape.block), ("BIAS", 0 if bias is None else bias.axis + 1),
     ]  # fmt: skip
     macros += [("A_PACKED", 1)] if packed else []
+    macros += [("A_ROWS", 1)] if not isinstance(a.row, int) else []
     macros += [("A_TABLE", 1)] if not isinstance(a.column, int) else []
     macros += [("B_TABLE", 1)] if table else []
     macros += [("B_COLUMNS", 1)] if not isinstance(b.column, int) else []

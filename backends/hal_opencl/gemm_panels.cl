@@ -7,6 +7,7 @@
  * Macros: T, V (a vector of VW elements), INDEX (int, or long for more than 2^31 elements), MR rows and NV vectors of
  * one tile in registers, KC terms at a time, MC rows at a time, BIAS (0 none, 1 for each row, 2 for each column).
  *   A_PACKED: A lies in panels of MR rows, made by `pack`; else it is read where it lies, through strides.
+ *   A_ROWS: row i of A begins at a_row[i]; else at i * a_row.
  *   B_TABLE: row k of B begins at rows_of_b[k]; else at k * rows_of_b.
  *   B_COLUMNS: column j of B begins at b_column[j]; else at j * b_column.
  *   PLACES: columns are places of windows over padded images, of which some are no places of the result.
@@ -52,6 +53,11 @@ __kernel void pack(__global const T *a, INDEX offset, INDEX rows, INDEX terms, I
     for (int r = 0; r < MR; r++) out[k * MR + r] = r < count ? a[r * row_stride + TERM(k)] : 0;
 }
 
+#ifdef A_ROWS
+#define ROW_OF_A(i) a_row[i]
+#else
+#define ROW_OF_A(i) ((i) * a_row)
+#endif
 #ifdef B_TABLE
 #define ROW(k) rows_of_b[k]
 #else
@@ -59,7 +65,13 @@ __kernel void pack(__global const T *a, INDEX offset, INDEX rows, INDEX terms, I
 #endif
 
 __kernel void product(
-    __global const T *a, INDEX a_offset, INDEX a_row, INDEX a_term, INDEX a0, INDEX a1, INDEX a2,
+    __global const T *a, INDEX a_offset,
+#ifdef A_ROWS
+    __global const INDEX *a_row,
+#else
+    INDEX a_row,
+#endif
+    INDEX a_term, INDEX a0, INDEX a1, INDEX a2,
     __global const T *b, INDEX b_offset,
 #ifdef B_TABLE
     __global const INDEX *rows_of_b,
@@ -170,7 +182,7 @@ __kernel void product(
           __global const T *pa = a + k0 * a_term;
           INDEX at[MR];
           #pragma unroll
-          for (int r = 0; r < MR; r++) at[r] = SMALLER(i + r, rows - 1) * a_row;
+          for (int r = 0; r < MR; r++) at[r] = ROW_OF_A(SMALLER(i + r, rows - 1));
 #define ADVANCE pa += a_term;
 #define A(r) pa[at[r]]
 #endif
