@@ -119,12 +119,6 @@ class Problem:
         whole = sum(x.nbytes for x in self.data) + max((t.scratch for t in self.tasks), default=0)
         return tuple(whole > limit for limit in self.memory)
 
-    def working_set(self, task: Task, device: int) -> int:
-        """Bytes of a task's own data on a device, with what is there always."""
-        own = {*task.inputs, *task.outputs}
-        always = sum(x.nbytes for i, x in enumerate(self.data) if x.home == device and i not in own)
-        return always + task.scratch + sum(self.data[x].nbytes for x in own)
-
 
 def uniform_routes(devices: int, latency: float, bandwidth: float) -> tuple[tuple[Route | None, ...], ...]:
     """A link of its own in each direction between any two of `devices`, all alike (bandwidth in bytes per second)."""

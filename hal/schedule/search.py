@@ -10,7 +10,6 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hal.errors import OutOfMemoryError
 from hal.schedule.layout import DoesNotFit, Layout, lay_out, makespan
 from hal.schedule.listing import Assignment, by_rank, list_schedule, upward_ranks, what_follows
 from hal.schedule.problem import NEVER, Problem
@@ -53,7 +52,7 @@ def place(problem: Problem, names: Sequence[str] | None = None) -> Placement:
         names: of the devices, for the names of candidates.
 
     Raises:
-        OutOfMemoryError: no candidate fits, or a task can run nowhere.
+        DoesNotFit: no candidate does.
     """
     if not problem.tasks:
         return Placement(lay_out(problem, (), ()), "nothing to run", ())
@@ -66,7 +65,8 @@ def place(problem: Problem, names: Sequence[str] | None = None) -> Placement:
         except DoesNotFit as error:
             failure = error
     if not found:
-        raise _nowhere(names, failure)
+        assert failure is not None
+        raise failure
     name = min(found, key=lambda n: found[n][0])
     seconds, assignment = found[name]
     improved = _Improving(problem, assignment, seconds)
@@ -86,12 +86,6 @@ def _preferred(found: dict[str, tuple[float, Assignment]]) -> str:
         if found[name][0] > WORTH * found[best][0]:
             name = best
     return name
-
-
-def _nowhere(names: Sequence[str], failure: DoesNotFit | None) -> OutOfMemoryError:
-    if failure is None:
-        return OutOfMemoryError("there is an op that no device can run")
-    return failure
 
 
 def _candidates(problem: Problem, names: Sequence[str]) -> Iterator[tuple[str, Assignment]]:
