@@ -1,6 +1,6 @@
 """Measures the scheduler: how long placing takes, how good it is, and how near predictions come to what is measured.
 
-    python tests/bench/schedule.py [--quick] [--json results.json]
+    python tests/bench/schedule.py [--quick] [--beside opencl:0] [--json results.json]
 
 Nothing here passes or fails.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -123,6 +124,26 @@ def predictions(quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def against_one(others: list[str], quick: bool) -> list[dict[str, Any]]:
+    """Training steps with `auto` over the CPU and other devices, beside the CPU alone, in turn."""
+    rows = []
+    for name, make in {"MLP": mlp, "LeNet": lenet}.items():
+        alone, _ = training_step(make, "cpu")
+        auto, compiled = training_step(make, "cpu")
+        times: dict[str, list[float]] = {"alone": [], "auto": []}
+        with hal.placement("auto", devices=others):
+            auto()
+        for _ in range(5 if quick else 30):
+            for kind, run in (("alone", alone), ("auto", auto)):
+                start = time.perf_counter()
+                run()
+                times[kind].append(time.perf_counter() - start)
+        took = {kind: statistics.median(found[2:]) for kind, found in times.items()}
+        used = sorted({str(s.device) for s in compiled.plans[-1].steps})
+        rows.append({"what": name, "auto / alone": took["auto"] / took["alone"], "runs on": ", ".join(used)})
+    return rows
+
+
 def _row(name: str, predicted: float, took: float) -> dict[str, Any]:
     return {"what": name, "predicted ms": 1e3 * predicted, "measured ms": 1e3 * took, "ratio": predicted / took}
 
@@ -131,9 +152,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--beside", metavar="DEVICE", nargs="*", default=[], help="what `auto` may use besides the CPU")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     tables = {"placing": placing(arguments.quick), "predictions": predictions(arguments.quick)}
+    if arguments.beside:
+        tables["auto"] = against_one(arguments.beside, arguments.quick)
     for name, rows in tables.items():
         print(name)
         for row in rows:
