@@ -14,7 +14,7 @@ import numpy as np
 from hal.codegen.dialect import OPENCL
 from hal.codegen.expressions import loaded, memory_type, stored, value_type
 from hal.codegen.functions import needed
-from hal.plugin import DType
+from hal.plugin import Array, DType
 from hal_opencl.buffer import Buffer
 from hal_opencl.layout import Shape, collapsed, stretched
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 GRAIN = 8192  # elements that are worth a work item of their own on a CPU
 PER_UNIT = 4  # work items for each compute unit of a CPU, so that a late one delays little
 Body = Callable[[list[str]], tuple[list[str], list[str]]]
-_ONE = np.int64(1)
+SMALL = 2048  # elements up to which one kernel serves all strides: compiling another costs more than it saves
+MOST_WALKS = 1024  # strides that a map remembers
+MOST_AXES = 4  # of that kernel; what has more has one of its own
 
 
 def whole(source: str) -> str:
@@ -58,6 +60,7 @@ class Map:
         self.outputs = tuple(outputs)
         self.body = body
         self._kernels: dict[Any, Any] = {}
+        self._walks: dict[Any, Any] = {}
 
     def __call__(self, runtime: Runtime, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         """Compute `outputs`, which have one shape, from inputs that broadcast to it."""
@@ -65,6 +68,8 @@ class Map:
         count = outputs[0].size
         if count == 0:
             return
+        if count <= SMALL:
+            return self._strided(runtime, inputs, outputs, count, True)
         modes = ""
         for x in inputs:
             if x.contiguous and x.shape == shape:
@@ -72,10 +77,10 @@ class Map:
             elif x.size == 1:
                 modes += "s"
             else:
-                return self._strided(runtime, inputs, outputs)
+                return self._strided(runtime, inputs, outputs, count, False)
         for x in outputs:
             if not x.contiguous:
-                return self._strided(runtime, inputs, outputs)
+                return self._strided(runtime, inputs, outputs, count, False)
         kernel = self._kernels.get((runtime, modes))
         if kernel is None:
             source = whole(self._flat_source(modes, runtime.is_cpu))
@@ -86,22 +91,36 @@ class Map:
             arguments += (x.memory, np.int64(x.offset))
         runtime.launch(self.label, kernel, items, local, *arguments, writes=[x.memory for x in outputs])
 
-    def _strided(self, runtime: Runtime, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
-        shape = outputs[0].shape
-        steps = [stretched(x.shape, x.strides, shape) for x in inputs] + [x.strides for x in outputs]
-        sizes, strides = collapsed(shape, steps)
-        modes = (len(sizes), *(s[-1] if s[-1] in (0, 1) else "s" for s in strides))
-        kernel = self._kernels.get((runtime, modes))
-        if kernel is None:
-            source = whole(self._strided_source(len(sizes), modes[1:], runtime.is_cpu))
-            kernel = self._kernels[runtime, modes] = runtime.programs.kernel(source, "map", self.label)
-        count = outputs[0].size
-        items, local, per = items_for(runtime, count)
-        layout = np.array([sizes, *strides], np.int64)
-        arguments: list[Any] = [layout, np.int64(count), np.int64(per)]
+    def _strided(
+        self, runtime: Runtime, inputs: Sequence[Buffer], outputs: Sequence[Buffer], count: int, small: bool
+    ) -> None:
+        key = (runtime, outputs[0].shape, *[(x.shape, x.strides) for x in inputs], *[x.strides for x in outputs])
+        walk = self._walks.get(key)
+        if walk is None:
+            if len(self._walks) >= MOST_WALKS:
+                self._walks.clear()
+            walk = self._walks[key] = self._walk(runtime, inputs, outputs, count, small)
+        kernel, layout, items, local, per = walk
+        arguments: list[Any] = [layout, np.int64(count), per]
         for x in (*inputs, *outputs):
             arguments += (x.memory, np.int64(x.offset))
         runtime.launch(self.label, kernel, items, local, *arguments, writes=[x.memory for x in outputs])
+
+    def _walk(
+        self, runtime: Runtime, inputs: Sequence[Buffer], outputs: Sequence[Buffer], count: int, small: bool
+    ) -> tuple[Any, Array, Shape, Shape, np.int64]:
+        """The kernel for these strides, and how it is told of them and launched."""
+        shape = outputs[0].shape
+        steps = [stretched(x.shape, x.strides, shape) for x in inputs] + [x.strides for x in outputs]
+        sizes, strides = collapsed(shape, steps)
+        if small:
+            missing = max(0, MOST_AXES - len(sizes))
+            sizes, strides = (1,) * missing + sizes, tuple((0,) * missing + s for s in strides)
+        modes = ("s" if small or s[-1] not in (0, 1) else s[-1] for s in strides)
+        source = whole(self._strided_source(len(sizes), tuple(modes), runtime.is_cpu))
+        items, local, per = items_for(runtime, count)
+        kernel = runtime.programs.kernel(source, "map", self.label)
+        return kernel, np.array([sizes, *strides], np.int64), items, local, np.int64(per)
 
     # Sources.
 

@@ -39,6 +39,8 @@ class Memory:
     def __del__(self) -> None:
         if self.host is None:
             self.runtime.pool.give_back(self.data, self.nbytes)
+        else:  # the host's memory must be there until the kernels are done that were given it
+            self.runtime.lingering.append((self.data, self.host))
 
 
 class Pool:

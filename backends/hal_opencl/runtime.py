@@ -35,6 +35,7 @@ class Runtime:
         local: the one work-group size of all kernels that do not choose their own.
         pool, programs: memory and compiled programs.
         lock: held while a kernel's arguments are set and it is enqueued.
+        lingering: shared host arrays that no buffer refers to, kept until the device is done with them.
     """
 
     def __init__(self, device: Any, name: str) -> None:
@@ -58,6 +59,7 @@ class Runtime:
         else:
             self.queue = cl.CommandQueue(self.context)
         self.lock = threading.RLock()
+        self.lingering: deque[tuple[Any, Any]] = deque()
         self.pool = Pool(self, int(SPARE * device.global_mem_size))
         self.programs = Programs(self)
         self.events: deque[tuple[Any, str]] = deque(maxlen=TIMED if self.profiling else REMEMBERED)
@@ -145,8 +147,12 @@ class Runtime:
         Raises:
             DeviceError: a kernel failed; the message names the op that enqueued it.
         """
+        shared = len(self.lingering)
         with self.guarded("waiting for the device"):
             self.queue.finish()
+        with self.lock:
+            for _ in range(min(shared, len(self.lingering))):
+                self.lingering.popleft()
         for event, label in self.events:
             if event.command_execution_status < 0:
                 self.events.clear()

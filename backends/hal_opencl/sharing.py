@@ -13,6 +13,7 @@ from hal_opencl.memory import Memory
 if TYPE_CHECKING:
     from hal_opencl.runtime import Runtime
 
+MOST_LINGERING = 16  # shared arrays that may wait for the device to be done with them
 ALIGNMENT = 16  # bytes: the widest element that a kernel reads at once from memory that is not the pool's
 
 
@@ -26,6 +27,8 @@ def wrap(runtime: Runtime, array: Array) -> Buffer | None:
         return None
     import pyopencl as cl
 
+    if len(runtime.lingering) >= MOST_LINGERING:
+        runtime.finish()
     flags = cl.mem_flags
     with runtime.guarded("sharing a host array"):
         data = cl.Buffer(runtime.context, flags.READ_WRITE | flags.USE_HOST_PTR, hostbuf=array)

@@ -128,6 +128,26 @@ def test_host_arrays_are_shared_where_the_memory_is(opencl: hal.Device) -> None:
     assert backend.wrap(x.reshape(8, 8).T, opencl) is None
 
 
+def _sharing(array: np.ndarray, device: hal.Device) -> hal.Tensor:
+    """A tensor in the memory of an array."""
+    with device:
+        return hal.from_numpy(array)
+
+
+def test_a_shared_array_outlives_the_kernels_that_read_it(opencl: hal.Device) -> None:
+    backend = opencl.backend
+    if backend.wrap(np.zeros(64, np.float32), opencl) is None:
+        pytest.skip(f"{opencl} has memory of its own")
+    results = []
+    for turn in range(20):  # without a wait in between, the arrays' memory would be the next one's
+        array = np.full(1 << 18, turn, np.float32)
+        x = _sharing(array, opencl)
+        results.append(hal.cosh(x * 0.0 + x).sum() / array.size)
+        del array, x
+    want = np.cosh(np.arange(20, dtype=np.float64))
+    np.testing.assert_allclose([r.item() for r in results], want, rtol=1e-4)
+
+
 def test_memory_comes_back_and_is_used_again(opencl: hal.Device) -> None:
     pool = opencl.backend.runtime.pool
     x = hal.ones(MIB, device=opencl)
