@@ -16,7 +16,7 @@ from hal.plugin import Array
 from hal_cpu.parallel import in_parts, scratch
 from hal_cpu.table import kernels
 
-BLOCK = 32_768  # elements: six such arrays fit a second-level cache; with half of that, calls cost a sixth more (measured)
+BLOCK = 32_768  # elements: six such arrays fit a second-level cache; with half of that, a step takes a sixth longer
 Pieces = list[Array]
 
 
