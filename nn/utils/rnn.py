@@ -40,11 +40,6 @@ class PackedSequence(NamedTuple):
         moved = (None if i is None else i.to(data.device) for i in (self.sorted_indices, self.unsorted_indices))
         return PackedSequence(data, self.batch_sizes, *moved)
 
-    @property
-    def is_cuda(self) -> bool:
-        """Whether the data is on a CUDA device."""
-        return self.data.device.type == "cuda"
-
 
 def _lengths(lengths: Tensor | Sequence[int]) -> Array:
     found = np.asarray(lengths.numpy() if isinstance(lengths, Tensor) else lengths)
