@@ -80,7 +80,7 @@ def _propagate(
     for key, g in sums.items():
         own = key in fresh and not is_stretched(g)
         g = g if own or create_graph else g.clone()
-        kept[key] = g if isinstance(key[0], Node) else _through(getattr(key[0], "hooks", ()), g)
+        kept[key] = _through(getattr(key[0], "hooks", ()), g) if beyond else g  # else whoever goes on calls the hooks
     return kept
 
 

@@ -136,7 +136,7 @@ class Chain:
 
     def _order(self, full: list[Array]) -> tuple[int, ...] | None:
         """The one order in which the axes of all inputs lie in memory; None without one."""
-        if all([x.flags.c_contiguous for x in full]):
+        if all(x.flags.c_contiguous for x in full):
             return self.axes
         if not {"all", "one"}.issuperset(self.kinds) or len(self.lying) > 1:  # rows are rows of the shape
             return None

@@ -160,3 +160,85 @@ def test_hal_train_compiles_its_step() -> None:
         if compiled:
             assert run._step.counters.traces == 2  # type: ignore[attr-defined]
     assert losses[0] == losses[1]
+
+
+def both(make: Callable[[], tuple[Callable[..., Any], Callable[[], Any]]], calls: int = 3) -> None:
+    """What `make` gives (a function, and what to look at afterwards) does the same compiled."""
+    found = []
+    for compiled in (True, False):
+        hal.manual_seed(0)
+        function, look = make()
+        run = hal.compile(function, exact=True) if compiled else function
+        got = []
+        for _ in range(calls):
+            got += contents(run(hal.randn(4, 3)))
+        found.append(got + contents(look()))
+    assert_same(*found)
+
+
+def test_gradients_that_are_set_to_zero() -> None:
+    def make() -> tuple[Callable[..., Any], Callable[[], Any]]:
+        net = nn.Linear(3, 1)
+        optimizer = nn.optim.SGD(net.parameters(), lr=0.1)
+
+        def step(x: hal.Tensor) -> None:
+            optimizer.zero_grad(set_to_none=False)
+            net(x).sum().backward()
+            optimizer.step()
+
+        step(hal.randn(4, 3))
+        return step, lambda: [net.weight, net.weight.grad]
+
+    both(make)
+
+
+def test_updates_written_by_hand() -> None:
+    def make() -> tuple[Callable[..., Any], Callable[[], Any]]:
+        net = nn.Linear(3, 1)
+
+        def step(x: hal.Tensor) -> None:
+            net(x).sum().backward()
+            for p in net.parameters():
+                assert p.grad is not None
+                p.data = p.data - 0.1 * p.grad
+                p.data -= 0.01 * p.data
+                p.grad = None
+
+        return step, lambda: [net.weight, net.bias]
+
+    both(make)
+
+
+def test_hooks_and_parameters_as_arguments() -> None:
+    def make() -> tuple[Callable[..., Any], Callable[[], Any]]:
+        w = hal.ones(3, requires_grad=True)
+        w.register_hook(lambda g: g * 10)
+        given = hal.ones(3, requires_grad=True)
+        inner = hal.compile(lambda v, x: (v * w * x).sum())
+
+        def step(x: hal.Tensor) -> None:
+            inner(given, x).backward()
+
+        return step, lambda: [w.grad, given.grad]
+
+    both(make)
+
+
+def test_a_lazy_layer_is_made_once() -> None:
+    def make() -> tuple[Callable[..., Any], Callable[[], Any]]:
+        net = nn.Sequential(nn.LazyLinear(2), nn.ReLU())
+        return net, lambda: list(net.parameters())
+
+    both(make)
+
+
+def test_two_forward_passes_before_the_backward_passes() -> None:
+    net = nn.Linear(3, 1)
+    compiled = hal.compile(net, exact=True)
+    a, b = hal.randn(4, 3), hal.randn(4, 3)
+    found = []
+    for run in (compiled, net):
+        net.zero_grad()
+        (run(a).sum() + run(b).square().sum()).backward()
+        found.append(contents([p.grad for p in net.parameters()]))
+    assert_same(*found)
