@@ -14,9 +14,10 @@ import numpy as np
 from hal.codegen.dialect import OPENCL
 from hal.codegen.expressions import loaded, memory_type, stored, value_type
 from hal.codegen.functions import needed
-from hal.plugin import Array, DType
+from hal.plugin import DType, Spec, dtypes
 from hal_opencl.buffer import Buffer
 from hal_opencl.layout import Shape, collapsed, stretched
+from hal_opencl.memory import Memory
 
 if TYPE_CHECKING:
     from hal_opencl.runtime import Runtime
@@ -108,7 +109,7 @@ class Map:
 
     def _walk(
         self, runtime: Runtime, inputs: Sequence[Buffer], outputs: Sequence[Buffer], count: int, small: bool
-    ) -> tuple[Any, Array, Shape, Shape, np.int64]:
+    ) -> tuple[Any, Memory, Shape, Shape, np.int64]:
         """The kernel for these strides, and how it is told of them and launched."""
         shape = outputs[0].shape
         steps = [stretched(x.shape, x.strides, shape) for x in inputs] + [x.strides for x in outputs]
@@ -120,7 +121,9 @@ class Map:
         source = whole(self._strided_source(len(sizes), tuple(modes), runtime.is_cpu))
         items, local, per = items_for(runtime, count)
         kernel = runtime.programs.kernel(source, "map", self.label)
-        return kernel, np.array([sizes, *strides], np.int64), items, local, np.int64(per)
+        numbers = np.array([sizes, *strides], np.int64)
+        layout = runtime.upload(numbers, Spec(numbers.shape, dtypes.int64))  # cheaper than to pass it with each call
+        return kernel, layout.memory, items, local, np.int64(per)
 
     # Sources.
 
@@ -170,9 +173,10 @@ class Map:
         count = len(self.inputs) + len(self.outputs)
         last = rank - 1
         struct = f"typedef struct {{ i64 n[{rank}]; i64 s[{count}][{rank}]; }} layout;\n"
-        head = f"""{struct}HAL_KERNEL map(const layout l, const i64 n, const i64 per,
+        head = f"""{struct}HAL_KERNEL map(HAL_GLOBAL const layout *restrict walk, const i64 n, const i64 per,
     {self._parameters()}) {{
     {self._offsets()}
+    const layout l = *walk;
 """
         if is_cpu:
             inner = ["0" if m == 0 else "j" if m == 1 else f"j * l.s[{k}][{last}]" for k, m in enumerate(modes)]

@@ -89,7 +89,7 @@ class Pool:
 
     def give_back(self, data: Any, nbytes: int) -> None:
         """Take a block back. Called by finalizers, at any moment and in any thread: it only takes a note."""
-        self._returned.append((data, self._size(nbytes)))
+        self._returned.append((data, nbytes))
 
     def empty(self) -> None:
         """Give the free blocks back to the driver."""
@@ -111,7 +111,8 @@ class Pool:
 
     def _sort_returned(self) -> None:
         while self._returned:
-            data, size = self._returned.popleft()
+            data, nbytes = self._returned.popleft()
+            size = self._size(nbytes)
             self.used -= size
             if self.runtime.is_simulator:
                 # What Oclgrind 21.10 notes of a block that was freed it reports of the next one (measured).
