@@ -30,6 +30,7 @@ from hal_opencl.convolution_layout import (
 from hal_opencl.gemm import HALVES, cast, delivered, in_rows, zeros_where
 from hal_opencl.gemm_launch import Bias, Factor, Places, Result, Triple, add_parts, has_panels, is_wide, multiply
 from hal_opencl.movement import copy_into
+from hal_opencl.overlap import overlaps
 from hal_opencl.table import kernels
 
 SPARSE = 64  # products with no place, for each place and term, from which columns are copied together instead
@@ -56,8 +57,12 @@ def _columns(images: int, places: Triple, sizes: Triple) -> int:
     return (images - 1) * prod(sizes) + last
 
 
-def _result(x: Buffer, shape: Shape, out: Buffer | None, label: str) -> Buffer:
-    return out if out is not None and out.contiguous else x.memory.runtime.empty(shape, x.dtype, label)
+def _result(given: tuple[Buffer | None, ...], shape: Shape, out: Buffer | None, label: str) -> Buffer:
+    """Where to write: into `out` where that lies in rows and apart from what is read."""
+    read = [x for x in given if x is not None]
+    if out is not None and out.contiguous and not overlaps(out, read):
+        return out
+    return read[0].memory.runtime.empty(shape, read[0].dtype, label)
 
 
 def _bias(bias: Buffer | None, made: int) -> Bias | None:
@@ -95,7 +100,7 @@ def convolve(
     step, around, apart = lifted_sizes(stride, 1), lifted_sizes(padding, 0), lifted_sizes(dilation, 1)
     places = _places(x.shape[2:], kernel, step, around, apart)  # type: ignore[arg-type]
     images, channels, total, made = x.shape[0], weight.shape[1], weight.shape[0], weight.shape[0] // groups
-    result = _result(x, (images, total, *places[3 - axes :]), out, label)
+    result = _result((x, weight, bias), (images, total, *places[3 - axes :]), out, label)
     terms, count = channels * prod(kernel), prod(places)
     if result.size == 0:
         return delivered(result, dtype, out)
@@ -174,7 +179,7 @@ def convolve_back(
     images, made, channels = x.shape[0], weight.shape[1], x.shape[1] // groups
     along = zip(x.shape[2:], kernel, step, around, apart, extra, strict=True)
     full: Triple = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + e for n, k, s, p, d, e in along)
-    result = _result(x, (images, made * groups, *full[3 - axes :]), out, label)
+    result = _result((x, weight, bias), (images, made * groups, *full[3 - axes :]), out, label)
     if result.size == 0:
         return delivered(result, dtype, out)
     if prod(kernel) == 1 and full == x.shape[2:] and around == (0, 0, 0) and step == (1, 1, 1) and channels:
@@ -251,7 +256,7 @@ def gradient_of_weight(
     if dtype in HALVES or dtype is dtypes.bool_:
         wider = [cast(t, _wider(dtype)) for t in (x, g)]
         return delivered(gradient_of_weight(label, *wider, **settings, groups=groups), dtype, out)  # type: ignore[arg-type]
-    result = _result(x, weight_shape, out, label)
+    result = _result((x, g), weight_shape, out, label)
     if result.size == 0:
         return delivered(result, dtype, out)
     if g.size == 0:

@@ -17,6 +17,7 @@ from hal.codegen.target import Target
 from hal.plugin import Spec, dtypes
 from hal_opencl.buffer import Buffer
 from hal_opencl.layout import collapsed, stretched
+from hal_opencl.overlap import overlaps
 from hal_opencl.table import kernels
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Epilogue:
         given = [buffers[i] for i in self.places]
         here = out[0] if out and len(out) == 1 else None
         fits = self.first.out and here is not None and here.dtype is self.spec.dtype and here.shape == self.spec.shape
-        if fits and here is not None and here.contiguous and all(here.memory is not x.memory for x in buffers):
+        if fits and here is not None and here.contiguous and not overlaps(here, buffers):
             made = self.first.run(*given, out=here, **self.settings)
         else:
             made = self.first.run(*given, **self.settings)
@@ -168,7 +169,9 @@ class FusedReduction:
 
     def __call__(self, *buffers: Buffer, out: Outs = None) -> tuple[Buffer, ...]:
         if out is not None:  # results must not be written where elements are still to be read
-            out = [None if o is None or _within(o, buffers) or not o.contiguous else o for o in out]
+            apart = [None if o is None or overlaps(o, buffers) or not o.contiguous else o for o in out]
+            if any(a is not o for a, o in zip(apart, out, strict=True)):
+                return _delivered(self(*buffers, out=apart), out)
         results = results_for(self.runtime, self.label, self.specs, out)
         inputs = [buffers[i] for i in self.places]
         later = [_in_rows_of(buffers[i], self.after.shape) for i in self.later]
@@ -318,8 +321,14 @@ def results_for(runtime: Runtime, label: str, specs: Sequence[Spec], out: Outs) 
     return tuple([runtime.empty(s.shape, s.dtype, label) if o is None else o for s, o in pairs])
 
 
-def _within(out: Buffer, buffers: Sequence[Buffer]) -> bool:
-    return any(out.memory is x.memory for x in buffers)
+def _delivered(results: tuple[Buffer, ...], out: Sequence[Buffer | None]) -> tuple[Buffer, ...]:
+    """Results, copied into the memory that was given for them."""
+    from hal_opencl.movement import copy_into
+
+    for result, target in zip(results, out, strict=True):
+        if target is not None and target is not result:
+            copy_into(result, target)
+    return tuple([result if o is None else o for result, o in zip(results, out, strict=True)])
 
 
 def _in_rows_of(x: Buffer, shape: tuple[int, ...]) -> Buffer:

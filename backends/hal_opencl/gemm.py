@@ -8,6 +8,7 @@ from hal import ops
 from hal.plugin import DType, Spec, dtypes
 from hal_opencl.buffer import Buffer, Shape, row_strides
 from hal_opencl.gemm_launch import Bias, Factor, Result, Triple, multiply
+from hal_opencl.overlap import overlaps
 from hal_opencl.table import kernels
 
 HALVES = (dtypes.float16, dtypes.bfloat16)  # products are summed in float32, and rounded once
@@ -81,7 +82,9 @@ def product(label: str, a: Buffer, b: Buffer, bias: Buffer | None, out: Buffer |
     runtime = a.memory.runtime
     (m, k), n = a.shape[-2:], b.shape[-1]
     batch = _broadcast(a.shape[:-2], b.shape[:-2])
-    result = out if out is not None and out.contiguous else runtime.empty((*batch, m, n), a.dtype, label)
+    given = (a, b) if bias is None else (a, b, bias)
+    direct = out is not None and out.contiguous and not overlaps(out, given)
+    result = out if out is not None and direct else runtime.empty((*batch, m, n), a.dtype, label)
     if result.size == 0:
         return result
     if k == 0:

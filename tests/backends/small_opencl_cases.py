@@ -18,7 +18,7 @@ from hal.graph.graph import Group
 from hal.graph.text import parse
 from hal_opencl import gemm_launch
 from hal_opencl.fuse import fuse
-from hal_opencl.gemm_shapes import Panels, Tiles
+from hal_opencl.gemm_shapes import Panels, Shape, Tiles
 
 SHAPES = [((3, 5), (5, 7)), ((2, 9, 4), (4, 17)), ((1, 6), (6, 1)), ((2, 3, 4), (2, 4, 5))]
 CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
@@ -93,7 +93,7 @@ def group(number: int) -> None:
     run(*(drawn(v.spec.shape).storage.buffer for v in graph.inputs))
 
 
-TILES = {"tiles": Tiles(4, 2, 2, 2, 4), "panels": Panels(2, 2, 2, 4, 4)}
+TILES: dict[str, Shape] = {"tiles": Tiles(4, 2, 2, 2, 4), "panels": Panels(2, 2, 2, 4, 4)}
 CASES: dict[str, Callable[[], None]] = {
     "products": products,
     **{f"convolution {i}": partial(convolution, i) for i in range(len(CONVOLUTIONS))},

@@ -232,6 +232,19 @@ def test_results_may_take_the_place_of_inputs() -> None:
     assert (x.cpu().numpy() == 6).all()
 
 
+def test_a_reduction_may_be_given_the_memory_of_its_input() -> None:
+    text = """graph(x: float32[1, 8])
+        a: float32[1, 8] = mul(x, x)
+        b: float32[1, 8] = sum(a, axis=(0,), keepdims=True)
+        return b"""
+    x = hal.full((1, 8), 3.0, device="opencl")
+    run = fuse(x.storage.buffer.memory.runtime, Group("group", "reduction", parse(text, device="opencl")))
+    assert run is not None
+    (found,) = run(x.storage.buffer, out=(x.storage.buffer,))
+    assert found is x.storage.buffer
+    assert (x.cpu().numpy() == 9).all()
+
+
 def test_one_source_speaks_both_dialects() -> None:
     chain = parts_of(Group("group", "elementwise", parse(CHAIN, device="opencl"))).before
     serial, parallel = Target(True, 16, 1, 2), Target(False, 1, 256, 80)

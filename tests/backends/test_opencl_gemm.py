@@ -101,6 +101,13 @@ def test_a_result_can_be_written_into_given_memory() -> None:
     agree(out, a @ b, np.float32)
 
 
+def test_a_result_may_be_written_over_an_input() -> None:
+    (x, a), (y, b) = both(drawn((5, 5))), both(drawn((5, 5), seed=1))
+    found = gemm.matmul(x.storage.buffer, y.storage.buffer, out=x.storage.buffer)
+    assert found is x.storage.buffer
+    agree(x, a @ b, np.float32)
+
+
 def test_batches_collapse_to_at_most_three_axes() -> None:
     assert gemm.collapsed((4, 5), (5, 1), (0, 0)) == ((1, 1, 20), [(0, 0, 1), (0, 0, 0)])
     assert gemm.collapsed((4, 5), (5, 1), (1, 0)) == ((1, 4, 5), [(0, 5, 1), (0, 1, 0)])
