@@ -61,13 +61,18 @@ def three(x: tuple[int, ...], weight: tuple[int, ...], settings: dict[str, Any],
     check("conv_transpose2d", (g, weights, rng.normal(size=x[1])), settings, dtype)
 
 
+def test_a_convolution_and_its_gradients() -> None:
+    three(*OWN[0], np.float32)
+
+
 @pytest.mark.slow
 def test_convolutions_and_their_gradients(way: str) -> None:
     for x, weight, settings in OWN:
         three(x, weight, settings, np.float32)
 
 
-@pytest.mark.parametrize("axes", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))])
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", [1, 2, 3])
 def test_the_cases_of_the_op_records(axes: int) -> None:
     for kind in KINDS:
         op = ops.TABLE[kind.format(axes)]
