@@ -139,7 +139,7 @@ def check(simulation: Simulation, work: Sequence[Work]) -> None:
     assert simulation.cycles >= passes * total.macs / machine.peak_macs - 1e-6
 
 
-@settings(max_examples=30, deadline=None, phases=UNSHRUNK)
+@settings(max_examples=30, deadline=None, derandomize=True, phases=UNSHRUNK)
 @given(networks(), machines())
 def test_nothing_is_lost_and_nothing_overlaps(work: list[Work], machine: Machine) -> None:
     simulation = fits(work, machine)
@@ -148,7 +148,7 @@ def test_nothing_is_lost_and_nothing_overlaps(work: list[Work], machine: Machine
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None, phases=UNSHRUNK)
+@settings(max_examples=300, deadline=None, derandomize=True, phases=UNSHRUNK)
 @given(networks(), machines())
 def test_nothing_is_lost_and_nothing_overlaps_on_many_networks(work: list[Work], machine: Machine) -> None:
     simulation = fits(work, machine)
@@ -156,7 +156,7 @@ def test_nothing_is_lost_and_nothing_overlaps_on_many_networks(work: list[Work],
         check(simulation, work)
 
 
-@settings(max_examples=20, deadline=None, phases=UNSHRUNK)
+@settings(max_examples=20, deadline=None, derandomize=True, phases=UNSHRUNK)
 @given(SIZE, SIZE, SIZE, machines(), st.integers(0, 7))
 def test_any_tiling_does_all_products(m: int, k: int, n: int, machine: Machine, which: int) -> None:
     def choose(p: Problem, machine: Machine, streams: tuple[bool, bool, bool], cold: tuple[bool, bool]) -> Tiling:
@@ -166,4 +166,5 @@ def test_any_tiling_does_all_products(m: int, k: int, n: int, machine: Machine, 
     work = [Matmul(m, k, n, Operand(0, 2 * m * k), Operand(1, 2 * k * n, True), Operand(2, 2 * m * n))]
     simulation = simulate(work, machine, choose)
     check(simulation, work)
-    assert simulation.total.tiles >= ceil(k / machine.rows)
+    held = {"ws": (k, n), "is": (k, m), "os": (m, n)}[machine.dataflow]  # what rows and columns hold
+    assert simulation.total.tiles >= ceil(held[0] / machine.rows) * ceil(held[1] / machine.cols)
