@@ -1,0 +1,207 @@
+"""Measures `hal.compile` beside eager hal, torch eager, torch.compile and jax.jit, where they are there.
+
+    python tests/bench/compiled.py [--quick] [--only mlp] [--json results.json]
+
+Contenders of one row are timed in turn within one run, so that only their ratio counts: machines are noisy.
+Each figure is a median; nothing here passes or fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from run import Row, _in_processes, _lenet, _mlp, timed
+
+Step = Callable[[Any, Any], Any]
+Build = Callable[[Any], Any]
+beside_torch = importlib.util.find_spec("torch") is not None
+beside_jax = importlib.util.find_spec("jax") is not None
+
+
+def training_step(library: str, build: Build, arrays: tuple[Any, Any]) -> tuple[Step, Any, Any]:
+    """A training step with Adam, and its arguments."""
+    x, y = arrays
+    if library == "torch":
+        import torch
+
+        model: Any = build(torch.nn)
+        optimizer: Any = torch.optim.Adam(model.parameters(), lr=1e-3)
+        loss_of: Any = torch.nn.functional.cross_entropy
+        given: tuple[Any, Any] = (torch.tensor(x), torch.tensor(y))
+    else:
+        import hal
+        import nn
+
+        model = build(nn)
+        optimizer = nn.optim.Adam(model.parameters(), lr=1e-3)
+        loss_of = nn.functional.cross_entropy
+        given = (hal.tensor(x), hal.tensor(y))
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        scores = model(x)
+        loss = loss_of(scores.reshape(-1, scores.shape[-1]), y.reshape(-1))
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step, *given
+
+
+def contenders_of(build: Build, arrays: tuple[Any, Any]) -> tuple[dict[str, Callable[[], Any]], str]:
+    """The step in each library, and what there is to say of hal's plan."""
+    import hal
+
+    eager, x, y = training_step("hal", build, arrays)
+    other, _, _ = training_step("hal", build, arrays)
+    compiled = hal.compile(other)
+    start = time.perf_counter()
+    compiled(x, y)
+    took = time.perf_counter() - start
+    (memory,) = compiled.plans[0].memory.values()
+    note = (
+        f"traced and planned in {took * 1e3:.0f} ms, {len(compiled.plans[0].steps)} steps, arena "
+        f"{memory.bytes / 2**20:.1f} MiB = {memory.bytes / memory.bound:.3f} of the least"
+    )
+    found: dict[str, Callable[[], Any]] = {"hal": lambda: compiled(x, y), "hal eager": lambda: eager(x, y)}
+    if beside_torch:
+        import torch
+
+        plain, tx, ty = training_step("torch", build, arrays)
+        found["torch"] = lambda: plain(tx, ty)
+        fast, _, _ = training_step("torch", build, arrays)
+        inductor = torch.compile(fast)
+        try:
+            inductor(tx, ty)
+            found["torch.compile"] = lambda: inductor(tx, ty)
+        except Exception as error:  # it needs a C++ compiler
+            note += f"; torch.compile: {type(error).__name__}"
+    return found, note
+
+
+def networks(quick: bool) -> list[Row]:
+    """Whole training steps."""
+    rng = np.random.default_rng(0)
+
+    def images(*shape: int) -> tuple[Any, Any]:
+        return rng.normal(size=shape).astype(np.float32), rng.integers(0, 10, shape[0])
+
+    words = rng.integers(0, 64, (8, 64))
+    rows = []
+    for name, build, arrays, calls in (
+        ("MLP 784-256-128-64-10, batch 64", _mlp, images(64, 784), 10),
+        ("MLP 784-256-128-64-10, batch 1024", _mlp, images(1024, 784), 3),
+        ("LeNet-5, batch 64", _lenet, images(64, 1, 28, 28), 3),
+        ("transformer, 2 layers, d 128, T 64, batch 8", _transformer, (words, words), 1),
+    ):
+        contenders, note = contenders_of(build, arrays)
+        rows.append(timed(name, contenders, 3 if quick else 25, 1 if quick else calls, "ms", note))
+    return rows
+
+
+def _transformer(nn: Any) -> Any:
+    layer = nn.TransformerEncoderLayer(128, 4, 512, dropout=0.0, activation="gelu", batch_first=True)
+    return nn.Sequential(nn.Embedding(64, 128), nn.TransformerEncoder(layer, 2), nn.Linear(128, 64))
+
+
+def chains(quick: bool) -> list[Row]:
+    """Elementwise ops one after another, on small and large arrays."""
+    import hal
+
+    def heavy(x: Any) -> Any:
+        return x.tanh().sigmoid().relu()
+
+    def light(x: Any) -> Any:
+        return (x * 1.5 + 0.25) * 0.5 - 0.125
+
+    def ten(x: Any) -> Any:
+        for _ in range(5):
+            x = x * 0.5 + 0.25
+        return x
+
+    rows = []
+    for name, function, size, calls in (
+        ("tanh, sigmoid, relu of 2^22", heavy, 1 << 22, 1), ("(x a + b) c - d of 2^22", light, 1 << 22, 1),
+        ("(x a + b) c - d of 2^24", light, 1 << 24, 1), ("ten ops on 16 floats", ten, 16, 200),
+    ):  # fmt: skip
+        array = np.random.default_rng(0).normal(size=size).astype(np.float32)
+        compiled = hal.compile(function)
+        x = hal.tensor(array)
+        contenders: dict[str, Callable[[], Any]] = {
+            "hal": lambda c=compiled, x=x: c(x), "hal eager": lambda f=function, x=x: f(x),
+        }  # fmt: skip
+        if beside_torch:
+            import torch
+
+            tx = torch.tensor(array)
+            contenders["torch"] = lambda f=function, x=tx: f(x)
+        if beside_jax:
+            import jax
+
+            jitted = jax.jit({heavy: lambda x: jax.nn.relu(jax.nn.sigmoid(jax.numpy.tanh(x)))}.get(function, function))
+            jx = jax.numpy.asarray(array)
+            contenders["jax.jit"] = lambda f=jitted, x=jx: f(x).block_until_ready()
+        rows.append(timed(name, contenders, 3 if quick else 15, 1 if quick else calls))
+    return rows
+
+
+MEMORY = """
+import sys
+sys.path.insert(0, {folder!r})
+import run, compiled, numpy as np
+rng = np.random.default_rng(0)
+arrays = rng.normal(size=(1024, 784)).astype(np.float32), rng.integers(0, 10, 1024)
+step, x, y = compiled.training_step({library!r}, run._mlp, arrays)
+before = run.peak_memory()
+if {compile!r}:
+    import hal
+    step = hal.compile(step)
+for _ in range(10): step(x, y)
+print(run.peak_memory() - before)
+"""
+
+
+def memory(quick: bool) -> list[Row]:
+    """How much the peak memory of a process grows by ten steps: what a step needs beside the network and the data."""
+    folder = str(Path(__file__).parent)
+    kinds = {"hal": ("hal", True), "hal eager": ("hal", False)} | ({"torch": ("torch", False)} if beside_torch else {})
+    peaks = _in_processes(
+        {k: (MEMORY.format(folder=folder, library=v[0], compile=v[1]), ()) for k, v in kinds.items()}, 1 if quick else 3
+    )
+    return [Row("growth of peak memory, MLP steps, batch 1024", "MiB", peaks, 1 if quick else 3)]
+
+
+SECTIONS = {"networks": networks, "chains": chains, "memory": memory}
+
+
+def main() -> None:
+    """Print the chosen sections."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="few repetitions: to see that it runs")
+    parser.add_argument("--only", choices=SECTIONS, help="one section")
+    parser.add_argument("--json", type=Path, help="write the rows into a file, too")
+    given = parser.parse_args()
+    rows: list[Row] = []
+    for name, section in SECTIONS.items():
+        if given.only in (None, name):
+            for row in section(given.quick):
+                figures = "  ".join(f"{k} {v:,.2f}" for k, v in row.medians.items())
+                print(f"{row.name}: {figures} {row.unit}  {row.note}", flush=True)
+                rows.append(row)
+    if given.json is not None:
+        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
