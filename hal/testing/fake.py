@@ -275,8 +275,9 @@ class Fake(Backend):
         """How long the declared speed says that a call takes."""
         assert self.declared is not None
         given = tuple(Spec(x.shape, dtypes.of(x.dtype)) for x in inputs)
-        cost = op.cost(*given, out=specs if len(specs) > 1 else specs[0], **settings)
-        return self.declared.seconds(op.name, op.kind, specs[-1].dtype.name, cost.flops, cost.bytes)
+        first, *others = specs
+        cost = op.cost(*given, out=specs if others else first, **settings)
+        return self.declared.seconds(op.name, op.kind, [first, *others][-1].dtype.name, cost.flops, cost.bytes)
 
     def read(self, buffer: FakeBuffer) -> Array:
         """What a kernel finds in a buffer."""
