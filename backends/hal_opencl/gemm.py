@@ -147,7 +147,7 @@ def _as_matrix(x: Buffer, axis: int) -> Buffer:
     """A vector as a row (axis 0) or column (1)."""
     if len(x.shape) > 1:
         return x
-    (n,), (s,) = x.shape, x.strides
+    n, s = x.size, x.strides[0]
     return x.view((1, n), (0, s)) if axis == 0 else x.view((n, 1), (s, 0))
 
 
