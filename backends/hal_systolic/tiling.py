@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hal.plugin import ConfigError
 from hal_systolic.config import ACCUMULATOR_BYTES, WEIGHT_BYTES, Machine
@@ -49,6 +49,8 @@ def problem(work: Matmul, machine: Machine) -> Problem:
     m, n, a, b = work.m, work.n, work.a, work.b
     if machine.dataflow == "is":
         m, n, a, b = n, m, b, a
+        # Tiles of an image have the elements that they hold, also where the strides of a convolution leave some out.
+        b = replace(b, nbytes=min(b.nbytes, work.k * n * work.count * WEIGHT_BYTES[work.dtype]))
     return Problem(
         m, work.k, n, a, b, work.out, work.dtype, work.count, work.passes, work.halo, work.epilogue, work.layer
     )
