@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -51,6 +51,7 @@ class Summary:
         parameters, trainable: elements of all parameters, each counted once, and of those that require gradients.
         parameter_bytes, buffer_bytes: of parameters and buffers.
         flops, moved: of one forward pass.
+        by_op: the flops of each op, by its name.
     """
 
     rows: list[Row]
@@ -183,7 +184,7 @@ def _tallied(model: Module, rows: dict[int, Row], result: Summary) -> Iterator[N
     for module in model.modules():
         handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     try:
-        with watching(count) if rows else nullcontext():
+        with watching(count):
             yield
     finally:
         for handle in handles:

@@ -138,7 +138,7 @@ class Links:
             if route is None:
                 continue
             seconds = route.latency + route.per_byte * nbytes
-            start = self._gap(route.queue, max(at, earliest), seconds)
+            start = first_gap(self._busy[route.queue], max(at, earliest), seconds)
             if best is None or start + seconds < best[0]:
                 best = start + seconds, start, source
         assert best is not None, "a datum is wanted that nothing makes"
@@ -148,14 +148,14 @@ class Links:
         insort(self._busy[route.queue], (start, end))
         return source, start, end
 
-    def _gap(self, queue: int, ready: float, seconds: float) -> float:
-        """The first moment from `ready` on at which the queue has nothing to do for so long."""
-        busy = self._busy[queue]
-        if not busy or busy[-1][1] <= ready:
-            return ready
-        i = bisect_right(busy, (ready, float("inf")))
-        start = max(ready, busy[i - 1][1]) if i else ready
-        while i < len(busy) and busy[i][0] < start + seconds:
-            start = busy[i][1]
-            i += 1
-        return start
+
+def first_gap(busy: Sequence[tuple[float, float]], ready: float, seconds: float) -> float:
+    """The first moment from `ready` on at which a queue that is busy from and until these has nothing to do so long."""
+    if not busy or busy[-1][1] <= ready:
+        return ready
+    i = bisect_right(busy, (ready, float("inf")))
+    start = max(ready, busy[i - 1][1]) if i else ready
+    while i < len(busy) and busy[i][0] < start + seconds:
+        start = busy[i][1]
+        i += 1
+    return start

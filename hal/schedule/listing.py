@@ -10,6 +10,7 @@ from bisect import bisect_right
 
 import numpy as np
 
+from hal.schedule.layout import first_gap
 from hal.schedule.problem import Problem, Task, order_by
 
 Assignment = tuple[tuple[int, ...], list[int]]  # the device of each task, and the order
@@ -93,7 +94,7 @@ def list_schedule(problem: Problem, order: list[int], ahead: list[list[float]] |
                     used[queue] = at
                 if at > ready:
                     ready = at
-            start = _gap(busy[d], ready, seconds)
+            start = first_gap(busy[d], ready, seconds)
             end = start + seconds
             score = end + pressure.of(task, d)
             if ahead is not None:
@@ -138,17 +139,6 @@ def _arrival(
         if end < best:
             best, taken = end, route.queue
     return best, taken
-
-
-def _gap(busy: list[tuple[float, float]], ready: float, seconds: float) -> float:
-    if not busy or busy[-1][1] <= ready:
-        return ready
-    i = bisect_right(busy, (ready, float("inf")))
-    start = max(ready, busy[i - 1][1]) if i else ready
-    while i < len(busy) and busy[i][0] < start + seconds:
-        start = busy[i][1]
-        i += 1
-    return start
 
 
 def _insert(busy: list[tuple[float, float]], start: float, end: float) -> None:

@@ -193,7 +193,8 @@ class Fit:
             self.schedule.step()
 
     def _shown(self) -> str:
-        parts = {name: float(metric.compute()) for name, metric in self.figures.items() if _is_number(metric)}
+        found = {name: metric.compute() for name, metric in self.figures.items() if metric.sums}
+        parts = {name: float(value) for name, value in found.items() if value.numel() == 1}
         return _line({**parts, "items_per_second": self.items / max(self.seconds, 1e-9)})
 
     def _row(self) -> Row:
@@ -313,10 +314,6 @@ def evaluate(
 def _values(figures: Mapping[str, Metric]) -> dict[str, Any]:
     """What metrics come to, as plain numbers or nested lists."""
     return {name: metric.compute().cpu().tolist() if metric.sums else math.nan for name, metric in figures.items()}
-
-
-def _is_number(metric: Metric) -> bool:
-    return bool(metric.sums) and metric.compute().numel() == 1
 
 
 def _line(row: Row) -> str:
