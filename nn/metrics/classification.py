@@ -131,7 +131,7 @@ class _PerClass(ConfusionMatrix):
         self.average = average
 
     def _of(self, right: Tensor, found: Tensor, wanted: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no _of: write the figure of a class")
 
     def _figure(self, sums: dict[str, Tensor]) -> Tensor:
         matrix = sums["matrix"]

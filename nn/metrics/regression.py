@@ -11,7 +11,7 @@ class _MeanOf(Metric):
     """The mean over all elements of something that `_each` makes of input and target."""
 
     def _each(self, difference: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no _each: write what the mean is of")
 
     def _count(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
         check_same_shape(type(self).__name__, input, target)
