@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,12 @@ class placement(_Policy):
     ) -> None:
         super().__exit__(kind, error, trace)
         _local.__dict__["placement_devices"].pop()
+
+    @classmethod
+    def block(cls) -> Hashable:
+        """What the innermost block says, to compare with what it said before; None outside of all blocks."""
+        said = _local.__dict__.get(cls._name)
+        return (said[-1], _local.__dict__["placement_devices"][-1]) if said else None
 
     @classmethod
     def devices(cls) -> tuple[Device, ...] | None:

@@ -19,6 +19,7 @@ from hal.graph.entry import Entry, Options
 from hal.graph.plan import Plan
 from hal.graph.structure import flatten
 from hal.graph.trace import trace
+from hal.policy import placement
 from hal.recording import mode
 from hal.tensor import Tensor
 
@@ -74,7 +75,14 @@ class Compiled:
             rest, leaves = len(args), args
         else:
             rest = flatten((args, kwargs), leaves := [], self._who)
-        key = (rest, *[(x.spec, x.device, x.tracked) for x in leaves], mode.enabled, chosen(), precision())
+        key = (
+            rest,
+            *[(x.spec, x.device, x.tracked) for x in leaves],
+            mode.enabled,
+            chosen(),
+            precision(),
+            placement.block(),
+        )
         if len(leaves) > 1 and len({id(x) for x in leaves}) < len(leaves):
             key = (*key, *[next(i for i, y in enumerate(leaves) if y is x) for x in leaves])
         if self._untraceable and key in self._untraceable:
@@ -157,12 +165,13 @@ class Compiled:
 _all: WeakSet[Compiled] = WeakSet()
 
 
-def _forget_all() -> None:
+def forget_all() -> None:
+    """Drop all plans of all compiled functions."""
     for compiled in list(_all):
         compiled.forget()
 
 
-registry.on_change(_forget_all)  # plans hold the kernels that were there
+registry.on_change(forget_all)  # plans hold the kernels that were there
 
 
 @overload

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hal import tracing
-from hal.device import Device
+from hal.device import Device, chosen
 from hal.errors import GraphError
 from hal.graph.graph import COPY, Node, Value
 from hal.op import Array, Op
@@ -28,6 +28,7 @@ from hal.views import strides, strides_as
 if TYPE_CHECKING:
     from hal.decision import Decision
     from hal.random import Generator
+    from hal.recording import Node as Recorded
 
 
 # Where an input of the graph comes from on each call.
@@ -89,6 +90,7 @@ class Tracer:
         tensors: tensors that were there before, with the memory and the switch for gradients that they had.
         effects, guards, attributes, once: see `hal.tracing`.
         draws: how far each generator has moved on.
+        parts: the devices of the parts of a model that run at this point and were placed by `hal.place`.
     """
 
     def __init__(self, who: str) -> None:
@@ -109,9 +111,11 @@ class Tracer:
         self.guards: list[tuple[Callable[[], Hashable], Hashable]] = []
         self.attributes: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.draws: dict[Generator, int] = {}
+        self.parts: list[Device] = []
         self._views: dict[int, tuple[Value, Value, Tensor]] = {}
         self._numbers: dict[tuple[Any, ...], Tensor] = {}
         self._histories: list[tuple[Tensor, Any, int, bool]] = []
+        self._pinned: set[Recorded] = set()  # whose gradients are pinned as well
         self._start = next_order()
 
     @contextmanager
@@ -203,14 +207,23 @@ class Tracer:
         inputs = tuple([self.value_of(x) for x in args])
         where = self._line()
         values = tuple([Value(s, device) for s in decision.specs])
-        self.nodes.append(Node(op, inputs, decision.settings, values, where, device, not args))
+        pinned = not args or self._asked(device)
+        self.nodes.append(Node(op, inputs, decision.settings, values, where, device, pinned))
         origin = args[0].origin if args else Origin(1, where)
         outs = tuple([Tensor(v, v.spec, device, origin) for v in values])
         if decision.view:
             self._link(outs[0], values[0], args[0], op, decision.settings)
         if decision.records and mode.enabled and any(x.tracked for x in args):
             record(op, args, outs, decision.settings)
+            if pinned:
+                self._pinned.update(out.node for out in outs if out.node is not None)
         return outs if decision.spec is None else outs[0]
+
+    def _asked(self, device: Device) -> bool:
+        """Whether the user wants in so many words that what is recorded now runs on `device`."""
+        if device is chosen() or (self.parts and self.parts[-1] is device):
+            return True
+        return mode.gradient_of in self._pinned and mode.gradient_of.outs[0][3] is device
 
     def _link(self, out: Tensor, value: Value, parent: Tensor, op: Op, settings: dict[str, Any]) -> None:
         if op.name == "reshape" and strides_as(parent.shape, strides(parent), out.shape) is None:

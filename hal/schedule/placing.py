@@ -88,19 +88,6 @@ def is_tight(graph: Graph) -> bool:
     return any(limit is not None and whole[d] > limit for d, limit in limits.items())
 
 
-def by_hand(graph: Graph) -> set[Node]:
-    """The nodes that are where the user put them, and those that follow them there."""
-    found: set[Node] = set()
-    there: set[Value] = set()
-    for node in graph.nodes:
-        crossing = node.op is COPY and node.inputs[0].device is not node.device
-        follows = not crossing and any(x in there and x.device is node.device for x in node.inputs)
-        if node.pinned or follows:
-            found.add(node)
-            there.update(node.outputs)
-    return found
-
-
 def is_training(graph: Graph) -> bool:
     """Whether a graph changes state, as a training step does; devices that only infer take no part in one."""
     return bool(graph.updates)
@@ -148,14 +135,13 @@ class _Binding:
     def _sort_out(self) -> None:
         """Keep what computes, and the copies that the user asked for or is given."""
         results = {*self.graph.outputs, *self.graph.updates.values()}
-        asked = by_hand(self.graph)
         for node in self.graph.nodes:
             crossing = node.op is COPY and node.inputs[0].device is not node.device
             if crossing and not node.pinned and node.outputs[0] not in results:
                 self.same[node.outputs[0]] = self._root(node.inputs[0])
                 continue
             self.nodes.append(node)
-            self.pinned.append(crossing or node in asked)
+            self.pinned.append(crossing or node.pinned)
 
     def _root(self, v: Value) -> Value:
         return self.same.get(v, v)

@@ -12,7 +12,6 @@ from hal.errors import GraphError
 from hal.graph.graph import COPY, Graph, Group, Node, Value
 from hal.graph.memory import is_view
 from hal.schedule.machine import Machine, candidates, here
-from hal.schedule.placing import by_hand
 from hal.schedule.timeline import Event, Timeline, crosses, timeline
 from hal.source import describe
 
@@ -246,7 +245,6 @@ class _Reporting:
         self.consumers = graph.consumers()
         self.results = set(graph.results)
         self.routes = machine.routes()
-        self.asked = by_hand(graph)
 
     def row(self, index: int, event: Event) -> Row:
         node = event.node
@@ -297,7 +295,7 @@ class _Reporting:
                 return f"{node.inputs[0].device} is full; it comes back later"
             return "computed again, and not kept" if how == "barrier" else f"{wanted} on {node.device} needs it"
         reason = f"; {step.reason}" if step is not None and step.reason else ""
-        if node in self.asked:
+        if node.pinned or (isinstance(node.op, Group) and any(n.pinned for n in node.op.graph.nodes)):
             return f"the user's word{reason}"
         able = {name: a for name, a in others.items() if isfinite(a.seconds)}
         if not able:

@@ -228,13 +228,44 @@ def test_a_plan_is_timed_in_turn_with_the_other() -> None:
 
 
 def test_the_users_word_wins() -> None:
-    with fakes("fa", "fb", fb={"speed": SLOW}) as (_, fb, _host):
+    """`.to()` is a word about that tensor, `with hal.device` about all that runs on that device inside."""
+
+    def freely(a: hal.Tensor) -> hal.Tensor:
+        return (a * 2.0).to("fb").exp().to("fa") + 1.0
+
+    def asked(a: hal.Tensor) -> hal.Tensor:
+        with hal.device("fb"):
+            return freely(a)
+
+    with fakes("fa", "fb", fb={"speed": SLOW}) as (fa, fb, _host), hal.placement("auto", devices=["host"]):
         x = hal.ones(4, 4, device="fa")
-        f = hal.compile(lambda a: (a * 2.0).to("fb").exp().to("fa") + 1.0, policy="auto")
-        with hal.placement("auto", devices=["host"]):
+        for function, device, why in ((freely, fa, "fastest there"), (asked, fb, "the user's word")):
+            f = hal.compile(function)
             f(x)
-        assert {n.op.name: n.device for n in f.plans[-1].graph.nodes}["exp"] is fb
-        assert "the user's word" in f.plans[-1].explain("exp")
+            nodes = f.plans[-1].graph.nodes
+            assert {n.op.name: n.device for n in nodes}["exp"] is device
+            assert why in f.plans[-1].explain("exp")
+            assert any(crosses(n) and n.device is fb for n in nodes)
+
+
+def test_another_word_is_another_plan() -> None:
+    half = {"speed": Speed(1e9, {"any": 1e6})}
+    with fakes("fa", "fb", fa=half) as (fa, fb, _host):
+        x = hal.ones(16, 16, device="fa")
+        f = hal.compile(lambda a: (a @ a).tanh().sum())
+        words = [hal.placement("follow"), hal.placement("auto", devices=[]), hal.placement("auto", devices=["fb"])]
+        for word in [*words, *words]:
+            with word:
+                f(x)
+        assert f.counters.traces == 3
+        assert f.counters.replays == 3
+        model = nn.Sequential(nn.ReLU(), nn.Sigmoid())
+        g = hal.compile(model)
+        assert g(x).device is fa
+        hal.place(model, {"1": "fb"})  # it has no parameters that could tell
+        assert g(x).device is fb
+        hal.place(model, {"1": "fa"})  # the latest word counts
+        assert g(x).device is fa
 
 
 def test_placed_modules_run_where_they_were_put() -> None:
@@ -250,6 +281,17 @@ def test_placed_modules_run_where_they_were_put() -> None:
         where = [n.device for n in f.plans[-1].graph.nodes if n.op.name == "linear"]
         assert where[0] is fa
         assert where[-1] is fb
+
+        @hal.compile(policy="auto")
+        def step(x: hal.Tensor) -> hal.Tensor:
+            loss = model(x).square().sum()
+            loss.backward()
+            return loss.detach()
+
+        step(hal.ones(1, 4, device="fa"))
+        pinned = [n for n in step.plans[-1].graph.nodes if n.pinned and n.op is not COPY]
+        assert {n.op.name for n in pinned if n.device is fb} >= {"linear", "matmul"}, "its gradients as well"
+        assert not any(n.pinned for n in step.plans[-1].graph.nodes if n.op.name == "square")
 
 
 def test_devices_that_only_infer_take_no_part_in_training() -> None:
