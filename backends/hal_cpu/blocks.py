@@ -15,7 +15,7 @@ import numpy as np
 from hal.plugin import Array
 from hal_cpu.parallel import in_parts, scratch
 
-BLOCK = 16384  # elements: large enough to hide the cost of a NumPy call, and a few such arrays fit a second-level cache
+BLOCK = 32768  # elements: large enough to hide the cost of a NumPy call, and six such arrays fit a second-level cache
 SMALL = 512  # elements up to which cutting into blocks costs more than it saves
 Formula = Callable[..., None]
 Kernel = Callable[..., Array]

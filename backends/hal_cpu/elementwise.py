@@ -10,6 +10,7 @@ import numpy as np
 from hal import ops
 from hal.plugin import Array, Spec
 from hal_cpu.blocks import BLOCK, Formula, flat, in_blocks, select
+from hal_cpu.parallel import scratch
 from hal_cpu.quiet import quiet
 from hal_cpu.table import kernels
 
@@ -117,7 +118,7 @@ def log10(x: Array, out: Array | None = None) -> Array:
 @in_blocks(0, work=3)
 def rsqrt(x: Array, out: Array) -> None:
     np.sqrt(x, out=out)
-    np.reciprocal(out, out=out)
+    np.divide(1, out, out=out)  # half the time of NumPy's reciprocal (measured, NumPy 2.4)
 
 
 # Choosing.
@@ -135,37 +136,45 @@ def _flat(condition: Array, a: Array, b: Array, out: Array) -> tuple[Array, ...]
 
 @kernels.register(ops.where, out=True)
 def where(condition: Array, a: Array, b: Array, out: Array | None = None) -> Array:
-    size = condition.size
     if a.dtype.itemsize > 8:
         return _chosen(condition, a, b, out)
-    if b.ndim == 0 and a.shape == condition.shape and size <= BLOCK and not any(b.tobytes()):
-        return _or_zero(condition, a, out)
-    if size < BLOCK:
-        return _chosen(condition, a, b, out)
+    or_zero = b.ndim == 0 and a.shape == condition.shape and not any(b.tobytes())
+    if condition.size < BLOCK:
+        return _or_zero(condition, a, out) if or_zero else _chosen(condition, a, b, out)
     result = np.empty_like(condition, a.dtype) if out is None else out
     views = _flat(condition, a, b, result)
     if views is None:
         return _chosen(condition, a, b, out)
-    spare, bits = np.empty((2, BLOCK), f"u{a.dtype.itemsize}")
+    bits = np.dtype(f"u{a.dtype.itemsize}")
+    spare, more = scratch("where", (2, BLOCK), bits)
     mask, first, second, target = views
-    for start in range(0, size, BLOCK):
-        stop = min(start + BLOCK, size)
+    for start in range(0, condition.size, BLOCK):
+        stop = min(start + BLOCK, condition.size)
         n = stop - start
         left = first[:n] if a.ndim == 0 else first[start:stop]
+        if or_zero:
+            _keep(mask[start:stop], left.view(bits), target[start:stop].view(bits), spare[:n])
+            continue
         right = second[:n] if b.ndim == 0 else second[start:stop]
-        select(mask[start:stop], left, right, target[start:stop], spare[:n], bits[:n])
+        select(mask[start:stop], left, right, target[start:stop], spare[:n], more[:n])
     return result
+
+
+def _keep(mask: Array, a: Array, out: Array, spare: Array) -> None:
+    """The bits of `a` where the mask holds, else zeros."""
+    np.copyto(spare, mask)
+    np.negative(spare, out=spare)  # all ones where true
+    np.bitwise_and(a, spare, out=out)
 
 
 def _or_zero(condition: Array, a: Array, out: Array | None) -> Array:
     """`a` where the condition holds, else +0, by bits: what the gradient of relu and dropout is made of."""
     bits = np.dtype(f"u{a.dtype.itemsize}")
     mask = condition.astype(bits)
-    np.negative(mask, out=mask)  # all ones where true
     if out is None:
         out = np.empty_like(mask, a.dtype)
     if a.flags.c_contiguous and out.flags.c_contiguous:
-        np.bitwise_and(a.view(bits), mask, out=out.view(bits))
+        _keep(condition, a.view(bits), out.view(bits), mask)
         return out
     np.copyto(out, np.where(condition, a, a.dtype.type(0)))
     return out

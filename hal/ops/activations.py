@@ -107,6 +107,7 @@ def _softsign_gradient(g: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 CUBE = 0.044715  # Hendrycks and Gimpel 2016, "Gaussian Error Linear Units"
 LINE = 2 * sqrt(2 / pi)
+FLAT = 20.0  # from where on gelu is 0 or x to the last digit, and infinity times 0 would come in
 
 
 def _check_gelu(x: Spec, *, approximate: str) -> None:
@@ -132,11 +133,20 @@ def _gelu(x: Tensor, *, approximate: str) -> Tensor:
     return x * (_normal_by_tanh(x) if approximate == "tanh" else _normal(x))
 
 
-def _gelu_gradient(g: Tensor, y: Tensor, x: Tensor, *, approximate: str) -> Tensor:
+def _numpy_gelu_slope(x: Array, *, approximate: str) -> Array:
+    x = np.clip(x, -FLAT, FLAT)
+    if approximate == "tanh":
+        s = 1 / (1 + np.exp(-LINE * (x + CUBE * x * x * x)))
+        return s * (1 + (1 - s) * (LINE * x + 3 * LINE * CUBE * x * x * x))
+    return 0.5 * numpy_erfc(x * -sqrt(0.5)) + x * np.exp(-0.5 * x * x) / sqrt(2 * pi)
+
+
+def _gelu_slope(x: Tensor, *, approximate: str) -> Tensor:
+    x = ops.clip(x, low=-FLAT, high=FLAT)
     if approximate == "tanh":
         s = _normal_by_tanh(x)
-        return g * (s + y * (1 - s) * (LINE + (3 * LINE * CUBE) * (x * x)))
-    return g * (_normal(x) + x * ((1 / sqrt(2 * pi)) * ops.exp(-0.5 * (x * x))))
+        return s * (1 + (1 - s) * (x * (LINE + (3 * LINE * CUBE) * (x * x))))
+    return _normal(x) + x * ((1 / sqrt(2 * pi)) * ops.exp(-0.5 * (x * x)))
 
 
 _activation = partial(elementwise, promote=floating, kinds=FLOATS, domain=(-6.0, 6.0), flops=4)
@@ -219,10 +229,16 @@ silu        = _activation("silu", lambda x: x / (1 + np.exp(-x)),
 mish        = _activation("mish", _numpy_mish, _mish_gradient,
                           decompose=lambda x: x * _tanh_of_softplus(x), flops=17,
                           tolerance=webnn("softplus"), doc="x tanh(softplus(x)).")
-gelu        = _activation("gelu", _numpy_gelu, _gelu_gradient,
+gelu        = _activation("gelu", _numpy_gelu,
+                          lambda g, y, x, *, approximate: g * ops.gelu_slope(x, approximate=approximate),
                           decompose=_gelu, check=_check_gelu, settings={"approximate": "none"},
                           variants=({}, {"approximate": "tanh"}), domain=(-3.0, 6.0), flops=45,
                           tolerance=webnn("gelu"), doc="x times the normal distribution's share below x.")
+gelu_slope  = _activation("gelu_slope", _numpy_gelu_slope,
+                          decompose=_gelu_slope, check=_check_gelu, settings={"approximate": "none"},
+                          variants=({}, {"approximate": "tanh"}), flops=50,
+                          tolerance=in_norm(8), magnitude=lambda x, *, approximate: 1.0,
+                          doc="The derivative of gelu.")
 softsign    = _activation("softsign", lambda x: x / (1 + np.abs(x)), _softsign_gradient,
                           decompose=lambda x: x / (1 + ops.abs(x)),
                           tolerance=webnn("softsign"), doc="x / (1 + abs(x)).")
