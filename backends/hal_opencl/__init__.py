@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hal.plugin import Array, Backend, Device, DType, Kernel, Kernels, Op, Spec, dtypes, hookimpl
+from hal.codegen.kernels.backend import CompiledBackend
+from hal.plugin import Array, Backend, Device, DType, Kernels, Spec, dtypes, hookimpl
 
 if TYPE_CHECKING:
-    from hal.plugin import Group
-    from hal_opencl.buffer import Buffer
-    from hal_opencl.runtime import Runtime
+    from hal.codegen.kernels.buffer import Buffer
+    from hal_opencl.runtime import OpenCLRuntime
 
 REAL = frozenset(d for d in dtypes.ALL if d.kind != "complex")
 
@@ -35,9 +34,9 @@ class OpenCL(Backend):
 
     @cached_property
     def kernels(self) -> Kernels:  # type: ignore[override]  # the kernel files are imported on first use
-        import hal_opencl.all_kernels
+        import hal.codegen.kernels.all_kernels
 
-        return hal_opencl.all_kernels.kernels
+        return hal.codegen.kernels.all_kernels.kernels
 
     def devices(self) -> list[Device]:
         from hal_opencl.discovery import find_devices
@@ -47,27 +46,20 @@ class OpenCL(Backend):
             for index, found in enumerate(find_devices()):
                 part = self._parts.get((found, index))
                 if part is None:
-                    part = self._parts[found, index] = OneOpenCL(self, found, index)
+                    part = self._parts[found, index] = OneOpenCL(found, index)
                 devices.append(part.handle)
             return devices
 
 
-class OneOpenCL(Backend):
+class OneOpenCL(CompiledBackend):
     """One OpenCL device: its dtypes and memory. The kernels are those of all."""
 
     name = "opencl"
     priority = OpenCL.priority
-    views = True
 
-    def __init__(self, family: OpenCL, device: Any, index: int) -> None:
-        self.family = family
+    def __init__(self, device: Any, index: int) -> None:
         self.device = device
         self.handle = Device(self, index)
-        self._lock = threading.Lock()
-
-    @property
-    def kernels(self) -> Kernels:  # type: ignore[override]
-        return self.family.kernels
 
     @cached_property
     def dtypes(self) -> frozenset[DType]:  # type: ignore[override]  # float64 is an extension
@@ -75,37 +67,11 @@ class OneOpenCL(Backend):
         return REAL if has_float64 else REAL - {dtypes.float64}
 
     @cached_property
-    def runtime(self) -> Runtime:
+    def runtime(self) -> OpenCLRuntime:  # type: ignore[override]
         """The device at work: made on first use, and never in a child that was forked after it (see the how-to)."""
-        from hal_opencl.runtime import Runtime
+        from hal_opencl.runtime import OpenCLRuntime
 
-        return Runtime(self.device, str(self.handle))
-
-    def devices(self) -> list[Device]:
-        return [self.handle]
-
-    def upload(self, array: Array, device: Device) -> Buffer:
-        return self.runtime.upload(array, Spec(array.shape, dtypes.of(array.dtype)))
-
-    def download(self, buffer: Buffer, spec: Spec) -> Array:
-        from hal_opencl.movement import in_rows
-
-        return self.runtime.download(in_rows(buffer))
-
-    def copy(self, buffer: Any, spec: Spec, source: Device, target: Device) -> Buffer | None:
-        if source is not target:
-            return None
-        from hal_opencl.movement import copied
-
-        return copied(buffer)
-
-    def write(self, buffer: Buffer, value: Buffer, spec: Spec) -> None:
-        from hal_opencl.movement import copy_into
-
-        copy_into(value, buffer)
-
-    def shares(self, buffer: Buffer, other: Buffer) -> bool:
-        return buffer.memory is other.memory
+        return OpenCLRuntime(self.device, str(self.handle))
 
     def wrap(self, array: Array, device: Device) -> Buffer | None:
         from hal_opencl.sharing import wrap
@@ -117,32 +83,10 @@ class OneOpenCL(Backend):
 
         return expose(buffer)
 
-    def prepare(
-        self, op: Op, kernel: Kernel, specs: tuple[Spec, ...], outs: tuple[Spec, ...], settings: Mapping[str, Any]
-    ) -> Callable[..., Any]:
-        prepare = getattr(kernel.run, "prepare", None)
-        return kernel.run if prepare is None else prepare(self.runtime, specs, outs, settings)
-
-    def fuse(self, group: Group, device: Device) -> Callable[..., tuple[Buffer, ...]] | None:
-        from hal_opencl.fuse import fuse
-
-        return fuse(self.runtime, group)
-
-    def reserve(self, nbytes: int, device: Device) -> Callable[[int, Spec, Buffer], Buffer] | None:
-        from hal_opencl.arena import arena
-
-        return arena(self.runtime, nbytes)
-
     def tune(self, device: Device) -> None:
         from hal_opencl.gemm_shapes import calibrate
 
         calibrate(self.runtime)
-
-    def synchronize(self, device: Device) -> None:
-        self.runtime.finish()
-
-    def max_memory(self, device: Device) -> int | None:
-        return self.runtime.pool.limit
 
     def describe(self, device: Device) -> dict[str, str]:
         from hal_opencl.description import describe

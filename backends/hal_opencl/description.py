@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hal_opencl.memory import bytes_text
+from hal.codegen.kernels.memory import bytes_text
 
 if TYPE_CHECKING:
-    from hal_opencl.runtime import Runtime
+    from hal_opencl.runtime import OpenCLRuntime
 
 
-def describe(runtime: Runtime) -> dict[str, str]:
+def describe(runtime: OpenCLRuntime) -> dict[str, str]:
     """Lines for people, by what they are about."""
     device, pool = runtime.device, runtime.pool
     return {

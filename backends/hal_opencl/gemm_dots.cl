@@ -98,13 +98,3 @@ __kernel void dots(
       }
   }
 }
-
-/* The sum of the parts, one after another. */
-__kernel void add_parts(__global const T *parts, __global T *out, INDEX out_offset, INDEX size, INDEX count, INDEX some) {
-  const INDEX begin = get_global_id(0) * some, end = SMALLER(begin + some, size);
-  for (INDEX i = begin; i < end; i++) {
-    T sum = parts[i];
-    for (INDEX p = 1; p < count; p++) sum += parts[p * size + i];
-    out[out_offset + i] = sum;
-  }
-}

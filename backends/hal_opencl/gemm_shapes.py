@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hal.codegen.kernels.products import TILES, Factor, Product, Result, Tiles
 from hal.plugin import Array, DType, Spec, cache_dir, dtypes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hal_opencl.buffer import Buffer
-    from hal_opencl.runtime import Runtime
+    from hal.codegen.kernels.buffer import Buffer
+    from hal_opencl.runtime import OpenCLRuntime
 
 
 @dataclass(frozen=True)
@@ -41,44 +42,27 @@ class Panels:
     block: int = 96
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """Tiles of a group of `across` x `down` items, each with `rows` x `columns` of the result; `terms` at a time."""
-
-    across: int
-    down: int
-    rows: int
-    columns: int
-    terms: int = 16
-
-
 Shape = Panels | Tiles
 
 # 12 sums of 32 bytes fit the 16 registers of AVX2, and 24 of 64 bytes the 32 of AVX-512; of neither has NEON as many.
 PANELS = (Panels(6, 2, 8), Panels(4, 3, 8), Panels(8, 2, 16), Panels(12, 2, 16), Panels(6, 1, 16), Panels(8, 2, 4))
-TILES = (Tiles(16, 16, 4, 4), Tiles(16, 16, 8, 8), Tiles(16, 8, 4, 4), Tiles(8, 8, 4, 4), Tiles(8, 8, 2, 2))
 SIZE = 512  # of the square products that are timed
 ROUNDS = 5
 
-_chosen: dict[Runtime, Shape] = {}
+_chosen: dict[OpenCLRuntime, Shape] = {}
 
 
-def candidates(runtime: Runtime) -> tuple[Shape, ...]:
+def candidates(runtime: OpenCLRuntime) -> tuple[Shape, ...]:
     """The shapes that a device can run: panels for processors, tiles for all that have groups of items."""
     if runtime.is_cpu:
         return PANELS
     items = int(runtime.device.max_work_group_size)
-    memory = int(runtime.device.local_mem_size)
-    return tuple(s for s in TILES if s.across * s.down <= items and _local_bytes(s, 8) <= memory) or (
+    return tuple(s for s in TILES if s.across * s.down <= items and s.nbytes(8) <= runtime.local_memory) or (
         Tiles(1, 1, 4, 4),
     )
 
 
-def _local_bytes(shape: Tiles, itemsize: int) -> int:
-    return shape.terms * (shape.down * shape.rows + 1 + shape.across * shape.columns) * itemsize
-
-
-def shape_of(runtime: Runtime) -> Shape:
+def shape_of(runtime: OpenCLRuntime) -> Shape:
     """The shape that products have on a device: what `calibrate` found, in this process or an earlier one."""
     found = _chosen.get(runtime)
     if found is None:
@@ -88,30 +72,23 @@ def shape_of(runtime: Runtime) -> Shape:
     return found
 
 
-def calibrate(runtime: Runtime) -> dict[Shape, float]:
+def calibrate(runtime: OpenCLRuntime) -> dict[Shape, float]:
     """Time the candidates, keep the best for this and all later processes, and tell the seconds that each took.
 
     The rounds are interleaved, so that what else the machine does meets all of them alike.
     """
-    from hal_opencl.gemm_launch import Factor, Result, multiply  # which asks this module for a shape
+    from hal_opencl.gemm_launch import multiply  # which asks this module for a shape
 
     rng = np.random.default_rng(0)
     a, b = (_uploaded(runtime, rng.normal(size=(SIZE, SIZE)), dtypes.float32) for _ in range(2))
     out = runtime.empty((SIZE, SIZE), dtypes.float32, "a calibration")
+    left, right = (Factor(x.memory, 0, SIZE, 1) for x in (a, b))
+    work = Product(dtypes.float32, left, right, Result(out.memory, 0, SIZE), (SIZE, SIZE, SIZE))
     times: dict[Shape, list[float]] = {shape: [] for shape in candidates(runtime)}
     for turn in range(ROUNDS + 1):
         for shape in times:
             start = perf_counter()
-            multiply(
-                runtime,
-                "calibration",
-                dtypes.float32,
-                Factor(a.memory, 0, SIZE, 1),
-                Factor(b.memory, 0, SIZE, 1),
-                Result(out.memory, 0, SIZE),
-                (SIZE, SIZE, SIZE),
-                shape=shape,
-            )
+            multiply(runtime, "calibration", work, shape)
             runtime.finish()
             if turn:  # the first is compiling
                 times[shape].append(perf_counter() - start)
@@ -122,11 +99,11 @@ def calibrate(runtime: Runtime) -> dict[Shape, float]:
     return found
 
 
-def _uploaded(runtime: Runtime, array: Array, dtype: DType) -> Buffer:
+def _uploaded(runtime: OpenCLRuntime, array: Array, dtype: DType) -> Buffer:
     return runtime.upload(array.astype(dtype.numpy), Spec(array.shape, dtype))
 
 
-def _identity(runtime: Runtime) -> str:
+def _identity(runtime: OpenCLRuntime) -> str:
     """What a choice holds for: the device and its driver."""
     return f"{runtime.title} / {runtime.device.driver_version} / {runtime.units} units"
 

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from hal.plugin import Array, DeviceError, DType, Spec
+from hal.codegen.dialect import OPENCL
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.layout import Shape
+from hal.codegen.kernels.memory import Memory, Pool
+from hal.codegen.kernels.products import Product
+from hal.codegen.kernels.runtime import Runtime
+from hal.plugin import Array, DeviceError, Spec
 from hal_opencl import discovery
-from hal_opencl.buffer import Buffer
-from hal_opencl.layout import Shape, row_strides
-from hal_opencl.memory import Memory, Pool
-from hal_opencl.programs import Programs
+from hal_opencl.programs import OpenCLPrograms
 
 REMEMBERED = 512  # launches whose events are kept, to find the one that failed
 TIMED = 1 << 16  # the same with HAL_OPENCL_PROFILE=1, to read their times
@@ -24,19 +27,16 @@ KEPT = 1 << 16  # bytes up to which what is uploaded is copied once more, so tha
 SPARE = 0.9  # of the device's memory: the rest is the driver's
 
 
-class Runtime:
+class OpenCLRuntime(Runtime):
     """A device that runs kernels. There is one for each, made on first use.
 
     Attributes:
-        name: what users write, such as `opencl:0`.
         device, context, queue: PyOpenCL's. The queue is in-order, and with HAL_OPENCL_PROFILE=1 it notes times.
-        is_cpu: whether work items are run one after the other by a few threads: then each is given a range.
-        units: compute units.
-        local: the one work-group size of all kernels that do not choose their own.
-        pool, programs: memory and compiled programs.
         lock: held while a kernel's arguments are set and it is enqueued.
         lingering: shared host arrays that no buffer refers to, kept until the device is done with them.
     """
+
+    dialect = OPENCL
 
     def __init__(self, device: Any, name: str) -> None:
         import pyopencl as cl
@@ -48,6 +48,9 @@ class Runtime:
         self.is_simulator = any(s in self.title.lower() for s in discovery.SIMULATORS)
         self.units = int(device.max_compute_units)
         self.local = 1 if self.is_cpu else min(256, int(device.max_work_group_size))
+        self.local_memory = int(device.local_mem_size)
+        self.argument_bytes = int(device.max_parameter_size)
+        self.tables = self.is_cpu
         self.max_block = int(device.max_mem_alloc_size)
         self.extensions = frozenset(device.extensions.split())
         self.has_float64 = "cl_khr_fp64" in self.extensions
@@ -61,21 +64,26 @@ class Runtime:
         self.lock = threading.RLock()
         self.lingering: deque[tuple[Any, Any]] = deque()
         self.pool = Pool(self, int(SPARE * device.global_mem_size))
-        self.programs = Programs(self)
+        self.programs = OpenCLPrograms(self)
         self.events: deque[tuple[Any, str]] = deque(maxlen=TIMED if self.profiling else REMEMBERED)
 
     # Memory.
 
-    def empty(self, shape: Shape, dtype: DType, made_by: str = "a tensor") -> Buffer:
-        """A buffer of elements that lie row by row and are whatever they are."""
-        size = 1
-        for n in shape:
-            size *= n
-        memory = self.pool.take(max(1, size * dtype.itemsize), made_by)
-        return Buffer(memory, shape, dtype, row_strides(shape), 0)
+    def allocate(self, nbytes: int) -> Any:
+        import pyopencl as cl
+
+        try:
+            return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
+        except cl.MemoryError as error:
+            raise MemoryError(str(error)) from None
+
+    def release(self, memory: Memory) -> None:
+        if memory.host is None:
+            super().release(memory)
+        else:  # the host's memory must be there until the kernels are done that were given it
+            self.lingering.append((memory.data, memory.host))
 
     def upload(self, array: Array, spec: Spec) -> Buffer:
-        """A buffer with the contents of a host array, which may change afterwards."""
         import pyopencl as cl
 
         buffer = self.empty(spec.shape, spec.dtype, "a tensor from the host")
@@ -93,7 +101,6 @@ class Runtime:
         return buffer
 
     def download(self, buffer: Buffer) -> Array:
-        """A new host array with the contents of a buffer whose elements lie row by row."""
         import pyopencl as cl
 
         out = np.empty(buffer.shape, buffer.dtype.numpy)
@@ -112,19 +119,11 @@ class Runtime:
         label: str,
         kernel: Any,
         items: Shape,
-        local: Shape | None,
+        local: Shape,
         *arguments: Any,
         writes: Sequence[Memory] = (),
     ) -> None:
-        """Enqueue a kernel with `items` work items in groups of `local`; arguments are memories and NumPy scalars.
-
-        Args:
-            label: the op, for errors.
-            writes: what it writes into: where the host shares that memory, the kernel is waited for.
-
-        Raises:
-            DeviceError: the driver refused, or (with HAL_OPENCL_SYNC=1) the kernel failed.
-        """
+        """Enqueue a kernel. One that writes into memory that the host shares is waited for."""
         import pyopencl as cl
 
         given = [a.data if a.__class__ is Memory else a for a in arguments]
@@ -162,6 +161,11 @@ class Runtime:
                 )
         if not self.profiling:
             self.events.clear()
+
+    def multiply(self, label: str, product: Product) -> None:
+        from hal_opencl.gemm_launch import multiply
+
+        multiply(self, label, product)
 
     def spans(self) -> list[tuple[str, float, float]]:
         """With HAL_OPENCL_PROFILE=1: the kernels that ran since the last call, each with its start and end in seconds.
@@ -204,7 +208,7 @@ class Runtime:
 class _Guard:
     __slots__ = ("label", "runtime")
 
-    def __init__(self, runtime: Runtime, label: str) -> None:
+    def __init__(self, runtime: OpenCLRuntime, label: str) -> None:
         self.runtime = runtime
         self.label = label
 

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.memory import Memory
 from hal.plugin import Array, dtypes
-from hal_opencl.buffer import Buffer
-from hal_opencl.memory import Memory
 
 if TYPE_CHECKING:
-    from hal_opencl.runtime import Runtime
+    from hal_opencl.runtime import OpenCLRuntime
 
 MOST_LINGERING = 16  # shared arrays that may wait for the device to be done with them
 ALIGNMENT = 16  # bytes: the widest element that a kernel reads at once from memory that is not the pool's
 
 
-def wrap(runtime: Runtime, array: Array) -> Buffer | None:
+def wrap(runtime: OpenCLRuntime, array: Array) -> Buffer | None:
     """A buffer in the memory of `array`, or None where the device has memory of its own or the array has gaps."""
     if array.size == 0:
         return runtime.empty(array.shape, dtypes.of(array.dtype))

@@ -8,11 +8,14 @@
 | `HAL_BARRIER` | a wait of all items of a group for what each wrote into `HAL_LOCAL` memory |
 | `HAL_GROUP(d)`, `HAL_GROUPS(d)` | which group this is along axis d, and how many there are |
 | `HAL_ITEM(d)`, `HAL_ITEMS(d)` | which item of its group this is, and how many there are |
+| `HAL_INDEX`, `HAL_TOTAL` | which of all items this is along the first axis, and how many there are: `i64` |
 | `f32`, `f64`, `i8` to `i64`, `u8` to `u64` | types of numbers in memory and in registers |
 | `f16`, `bf16`, `b8` | types in memory only: `hal_load_f16(pointer)` and `hal_store_f16(pointer, value)` and so on |
 | `HAL_INDEPENDENT` | before a loop whose turns touch no memory of each other's, so that it may become vectors |
 | `hal_bits_f32(x)`, `hal_float_f32(i)` | the bits of a number as an integer of its size, and back; also for f64 |
+| `hal_high_u64(a, b)` | the upper half of the product of two 64-bit integers |
 | `INFINITY`, `NAN` | numbers of float |
+| `restrict` | of pointers: nothing else refers to the same elements |
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import re
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dialect:
     """A C-like language.
 
@@ -105,10 +108,13 @@ OPENCL = Dialect(
         "HAL_GROUPS(d)": "get_num_groups(d)",
         "HAL_ITEM(d)": "get_local_id(d)",
         "HAL_ITEMS(d)": "get_local_size(d)",
+        "HAL_INDEX": "(i64)get_global_id(0)",
+        "HAL_TOTAL": "(i64)get_global_size(0)",
         "hal_bits_f32(x)": "as_int(x)",
         "hal_float_f32(i)": "as_float(i)",
         "hal_bits_f64(x)": "as_long(x)",
         "hal_float_f64(i)": "as_double(i)",
+        "hal_high_u64(a, b)": "mul_hi((u64)(a), (u64)(b))",
     },
     {
         "i8": "char",
@@ -151,6 +157,10 @@ CUDA = Dialect(
         "hal_float_f32(i)": "__int_as_float(i)",
         "hal_bits_f64(x)": "__double_as_longlong(x)",
         "hal_float_f64(i)": "__longlong_as_double(i)",
+        "hal_high_u64(a, b)": "__umul64hi(a, b)",
+        "HAL_INDEX": "((i64)blockIdx.x * blockDim.x + threadIdx.x)",
+        "HAL_TOTAL": "((i64)gridDim.x * blockDim.x)",
+        "restrict": "__restrict__",
         "INFINITY": "__int_as_float(0x7f800000)",
         "NAN": "__int_as_float(0x7fc00000)",
     },

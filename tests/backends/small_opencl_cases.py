@@ -14,11 +14,12 @@ import numpy as np
 
 import hal
 from hal import ops
+from hal.codegen.kernels.fuse import fuse
+from hal.codegen.kernels.products import Tiles
 from hal.graph.graph import Group
 from hal.graph.text import parse
 from hal_opencl import gemm_launch
-from hal_opencl.fuse import fuse
-from hal_opencl.gemm_shapes import Panels, Shape, Tiles
+from hal_opencl.gemm_shapes import Panels, Shape
 
 SHAPES = [((3, 5), (5, 7)), ((2, 9, 4), (4, 17)), ((1, 6), (6, 1)), ((2, 3, 4), (2, 4, 5))]
 CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [

@@ -13,10 +13,10 @@ from hal.codegen import loops
 from hal.codegen.dialect import CUDA, OPENCL
 from hal.codegen.expressions import NoExpression
 from hal.codegen.group import parts_of
+from hal.codegen.kernels.fuse import fuse
 from hal.codegen.target import Target
 from hal.graph.graph import Graph, Group
 from hal.graph.text import parse
-from hal_opencl.fuse import fuse
 
 CHAIN = """graph(x: float32[40, 33], y: float32[33], z: float32[40, 1])
     a: float32[40, 33] = mul(x, y)

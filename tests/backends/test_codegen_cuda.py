@@ -112,7 +112,7 @@ def test_updates(compiles: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_tiled_products(architecture: str, compiles: Callable[..., None]) -> None:
-    text = (SOURCES / "tiled_product.c").read_text()
+    text = (SOURCES / "kernels" / "tiled_product.c").read_text()
     for tables, bias in [((), 0), ((), 2), (("A_TERMS", "B_TERMS", "PLACES"), 1), (("B_COLUMNS",), 0)]:
         macros = {
             "T": "float",

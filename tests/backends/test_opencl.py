@@ -183,21 +183,21 @@ def test_a_source_that_does_not_compile_is_kept_and_named(
         opencl.backend.runtime.programs.kernel("__kernel void f(", "f", "nonsense")
     (file,) = (tmp_path / "opencl").glob("failed-*.cl")
     assert str(file) in str(caught.value)
-    assert file.read_text(encoding="utf-8") == "__kernel void f("
+    assert file.read_text(encoding="utf-8").endswith("__kernel void f(")
 
 
 def test_programs_are_found_on_disk(opencl: hal.Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from hal_opencl.programs import Programs
+    from hal_opencl.programs import OpenCLPrograms
 
     monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
     source = "__kernel void one(__global int *p) { p[get_global_id(0)] = 1; }"
-    first, second = (Programs(opencl.backend.runtime) for _ in range(2))
+    first, second = (OpenCLPrograms(opencl.backend.runtime) for _ in range(2))
     first.kernel(source, "one")
     second.kernel(source, "one")
     assert (first.built, first.loaded, second.built, second.loaded) == (1, 0, 0, 1)
     (file,) = (tmp_path / "opencl").glob("*.bin")
     file.write_bytes(b"broken off")
-    third = Programs(opencl.backend.runtime)
+    third = OpenCLPrograms(opencl.backend.runtime)
     third.kernel(source, "one")
     assert third.built == 1
 
@@ -211,12 +211,12 @@ def test_a_refused_launch_says_which_op_it_was(opencl: hal.Device) -> None:
 
 
 def test_kernels_have_times_where_they_are_asked_for(opencl: hal.Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hal_opencl.runtime import Runtime
+    from hal_opencl.runtime import OpenCLRuntime
 
     with pytest.raises(hal.errors.DeviceError, match="HAL_OPENCL_PROFILE=1"):
         opencl.backend.runtime.spans()
     monkeypatch.setenv("HAL_OPENCL_PROFILE", "1")
-    timed = Runtime(opencl.backend.device, "opencl:timed")
+    timed = OpenCLRuntime(opencl.backend.device, "opencl:timed")
     kernel = timed.programs.kernel("__kernel void one(__global int *p) { p[get_global_id(0)] = 1; }", "one")
     x = timed.empty((4,), hal.int32)
     for _ in range(3):

@@ -9,8 +9,9 @@ import pytest
 
 import hal
 from hal import ops
-from hal_opencl import convolution, gemm_launch
-from hal_opencl.gemm_shapes import Tiles
+from hal.codegen.kernels import convolution
+from hal.codegen.kernels.products import Tiles
+from hal_opencl import gemm_launch
 
 KINDS = ("conv{}d", "conv_transpose{}d", "conv{}d_weight_gradient")
 OWN: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
@@ -35,6 +36,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(convolution, "SPARSE", -1)
     if request.param == "tiles":
         monkeypatch.setattr(gemm_launch, "shape_of", lambda runtime: Tiles(4, 4, 2, 2))
+        monkeypatch.setattr(hal.device("opencl").backend.runtime, "tables", False)
     return str(request.param)
 
 

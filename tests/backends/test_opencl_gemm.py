@@ -11,8 +11,10 @@ import pytest
 
 import hal
 from hal import ops
-from hal_opencl import gemm, gemm_launch, gemm_shapes
-from hal_opencl.gemm_shapes import Panels, Tiles
+from hal.codegen.kernels import gemm
+from hal.codegen.kernels.products import Tiles
+from hal_opencl import gemm_launch, gemm_shapes
+from hal_opencl.gemm_shapes import Panels
 
 SHAPES = [
     ((3, 5), (5, 7)), ((5,), (5,)), ((2, 3), (3,)), ((3,), (3, 2)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 2)),

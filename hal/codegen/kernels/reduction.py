@@ -11,13 +11,13 @@ import numpy as np
 from hal import ops
 from hal.codegen.expressions import loaded, memory_type, stored, value_type
 from hal.codegen.folds import Fold, fold_of
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.layout import Shape, collapsed
+from hal.codegen.kernels.maps import PER_UNIT
+from hal.codegen.kernels.movement import copy_into
+from hal.codegen.kernels.runtime import Runtime
+from hal.codegen.kernels.table import kernels
 from hal.plugin import DType, Op, Spec
-from hal_opencl.buffer import Buffer
-from hal_opencl.layout import Shape, collapsed
-from hal_opencl.maps import PER_UNIT, whole
-from hal_opencl.movement import copy_into
-from hal_opencl.runtime import Runtime
-from hal_opencl.table import kernels
 
 LANES = 16  # elements that are taken side by side, so that a CPU's vectors are used and sums are summed in parts
 BLOCK = 4096  # elements after which the lanes become one: sums stay accurate
@@ -71,7 +71,7 @@ class Reduction:
         key = (mode, len(outer), len(inner), inner_steps[-1] == 1, parts > 1, runtime.is_cpu, runtime.local)
         source = self._sources.get(key)
         if source is None:
-            source = self._sources[key] = whole(self._source(*key[:5], runtime))
+            source = self._sources[key] = self._source(*key[:5], runtime)
         kernel = runtime.programs.kernel(source, "reduce", self.label)
         layout = np.array([*outer, *outer_steps, *inner, *inner_steps], np.int64)
         scratch = [
@@ -98,7 +98,7 @@ class Reduction:
     ) -> None:
         source = self._sources.get("merge")
         if source is None:
-            source = self._sources["merge"] = whole(self._merge_source())
+            source = self._sources["merge"] = self._merge_source()
         kernel = runtime.programs.kernel(source, "merge", self.label)
         local = runtime.local
         items = -(-results // local) * local if not runtime.is_cpu else min(results, PER_UNIT * runtime.units)
@@ -156,7 +156,7 @@ HAL_KERNEL reduce(const layout l_, const i64 n, const i64 parts, const i64 m, co
         at_lane = "(j + l)" if unit_step else f"(j + l) * l_.is[{inner - 1}]"
         number = f"(outer * l_.in[{inner - 1}] + j)" if inner > 1 else "j"
         lane_number = f"(outer * l_.in[{inner - 1}] + j + l)" if inner > 1 else "(j + l)"
-        return f"""    for (i64 u = get_global_id(0); u < n; u += get_global_size(0)) {{
+        return f"""    for (i64 u = HAL_INDEX; u < n; u += HAL_TOTAL) {{
         const i64 result = u / parts, part = u - result * parts;
         i64 rest = result, base = 0;
         {_decoded(range(outer - 1, -1, -1), "rest", "base", "on", "os")}
@@ -186,7 +186,7 @@ HAL_KERNEL reduce(const layout l_, const i64 n, const i64 parts, const i64 m, co
     def _columns(self, outer: int, inner: int, parted: bool) -> str:
         width = 4 * LANES
         put = self._finish("t", "first + l", parted, "[l]", "part * results + first + l")
-        return f"""    for (i64 u = get_global_id(0); u < n; u += get_global_size(0)) {{
+        return f"""    for (i64 u = HAL_INDEX; u < n; u += HAL_TOTAL) {{
         const i64 unit = u / parts, part = u - unit * parts;
         const i64 row = unit / blocks, c = (unit - row * blocks) * {width};
         const int wide = l_.on[{outer - 1}] - c < {width} ? (int)(l_.on[{outer - 1}] - c) : {width};
@@ -249,7 +249,7 @@ HAL_KERNEL reduce(const layout l_, const i64 n, const i64 parts, const i64 m, co
         return f"""HAL_KERNEL merge(const i64 n, const i64 parts, const i64 m,
     HAL_GLOBAL {memory_type(self.out)} *restrict q, const i64 r{scratch}) {{
     q += r;
-    for (i64 u = get_global_id(0); u < n; u += get_global_size(0)) {{
+    for (i64 u = HAL_INDEX; u < n; u += HAL_TOTAL) {{
         {self._declare("t")}
         for (i64 part = 0; part < parts; part++) {{ {merge} }}
         {self._finish("t", "u", False)}

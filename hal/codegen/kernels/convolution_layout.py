@@ -1,6 +1,6 @@
 """Where the elements of images lie for a convolution: padded planes in which every column is contiguous memory.
 
-See `convolution.cl`. The tables here say where, in those planes, an element of the kernel begins to see.
+See `convolution.c`. The tables here say where, in those planes, an element of the kernel begins to see.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hal_opencl.buffer import Buffer
-from hal_opencl.gemm_launch import LARGEST, Triple, launch, macros_for, offsets, source
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.products import INDEX, LARGEST, Triple, arguments_of, launch, macros_for, offsets, own_source
 
 if TYPE_CHECKING:
-    from hal_opencl.memory import Memory
-    from hal_opencl.runtime import Runtime
+    from hal.codegen.kernels.memory import Memory
+    from hal.codegen.kernels.runtime import Runtime
 
 LOCAL = 64  # items of a group that share the rows of one plane, on devices that have groups
 LINE = (
@@ -68,12 +68,13 @@ def spread(
     planes = channels * prod(phases)
     to = runtime.empty((planes * plane,), x.dtype, label)
     wide = max(to.memory.nbytes, x.memory.nbytes) > LARGEST
-    values: tuple[Any, ...] = (
-        x.memory, x.offset, *x.strides, *x.shape[2:], *padding, *stride, *phases, to.memory, *sizes, plane,
+    arguments = arguments_of(
+        INDEX[wide].type, x.memory, x.offset, *x.strides, *x.shape[2:], *padding, *stride, *phases,
+        to.memory, *sizes, plane,
     )  # fmt: skip
     local = 1 if runtime.is_cpu else LOCAL
-    text = source("convolution.cl", macros_for(x.dtype, wide), x.dtype)
-    launch(runtime, text, "spread", label, (local, images, planes), (local, 1, 1), values, to.memory, wide)
+    text = own_source("convolution.c", macros_for(x.dtype, wide))
+    launch(runtime, text, "spread", label, (local, images, planes), (local, 1, 1), arguments, to.memory)
     return Planes(to.memory, sizes, plane, phases)
 
 
@@ -92,12 +93,13 @@ def gathered(
     rows = channels * prod(kernel)
     to = runtime.empty((rows, images * prod(places)), x.dtype, label)
     wide = max(to.memory.nbytes, x.memory.nbytes) > LARGEST
-    values: tuple[Any, ...] = (
-        x.memory, x.offset, *x.strides, *x.shape[2:], *padding, *stride, *dilation, *kernel, to.memory, *places,
+    arguments = arguments_of(
+        INDEX[wide].type, x.memory, x.offset, *x.strides, *x.shape[2:], *padding, *stride, *dilation, *kernel,
+        to.memory, *places,
     )  # fmt: skip
     local = 1 if runtime.is_cpu else LOCAL
-    text = source("convolution.cl", macros_for(x.dtype, wide), x.dtype)
-    launch(runtime, text, "columns", label, (local, images, rows), (local, 1, 1), values, to.memory, wide)
+    text = own_source("convolution.c", macros_for(x.dtype, wide))
+    launch(runtime, text, "columns", label, (local, images, rows), (local, 1, 1), arguments, to.memory)
     return to.memory
 
 
@@ -106,10 +108,12 @@ def interleaved(runtime: Runtime, label: str, x: Buffer, sizes: Triple) -> Memor
     images, channels = x.shape[:2]
     to = runtime.empty((images, *sizes, channels), x.dtype, label)
     wide = max(to.memory.nbytes, x.memory.nbytes) > LARGEST
-    values: tuple[Any, ...] = (x.memory, x.offset, *x.strides, *x.shape[2:], channels, to.memory, *sizes)
+    arguments = arguments_of(
+        INDEX[wide].type, x.memory, x.offset, *x.strides, *x.shape[2:], channels, to.memory, *sizes,
+    )  # fmt: skip
     local = 1 if runtime.is_cpu else LOCAL
-    text = source("convolution.cl", macros_for(x.dtype, wide), x.dtype)
-    launch(runtime, text, "interleave", label, (local, images, sizes[0]), (local, 1, 1), values, to.memory, wide)
+    text = own_source("convolution.c", macros_for(x.dtype, wide))
+    launch(runtime, text, "interleave", label, (local, images, sizes[0]), (local, 1, 1), arguments, to.memory)
     return to.memory
 
 

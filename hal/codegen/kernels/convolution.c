@@ -6,11 +6,11 @@
  *
  * Macros: T, INDEX. One work group makes one plane of one channel; its work items share the rows.
  */
-__kernel void spread(__global const T *x, INDEX offset, INDEX of_image, INDEX of_channel, INDEX of_z, INDEX of_y, INDEX of_x,
+HAL_KERNEL spread(HAL_GLOBAL const T *x, INDEX offset, INDEX of_image, INDEX of_channel, INDEX of_z, INDEX of_y, INDEX of_x,
                      INDEX depth, INDEX height, INDEX width, INDEX pz, INDEX py, INDEX px, INDEX sz, INDEX sy, INDEX sx,
                      INDEX phases_z, INDEX phases_y, INDEX phases_x,
-                     __global T *out, INDEX all_depth, INDEX all_height, INDEX all_width, INDEX plane_stride) {
-  const INDEX n = get_group_id(1), plane = get_group_id(2), phases = phases_z * phases_y * phases_x;
+                     HAL_GLOBAL T *out, INDEX all_depth, INDEX all_height, INDEX all_width, INDEX plane_stride) {
+  const INDEX n = HAL_GROUP(1), plane = HAL_GROUP(2), phases = phases_z * phases_y * phases_x;
   const INDEX phase = plane % phases;
   const INDEX first_z = phase / (phases_y * phases_x) - pz, first_y = phase / phases_x % phases_y - py;
   const INDEX first_x = phase % phases_x - px;
@@ -20,14 +20,14 @@ __kernel void spread(__global const T *x, INDEX offset, INDEX of_image, INDEX of
   INDEX begin = first_x < 0 ? (sx - 1 - first_x) / sx : 0, end = (width - first_x + sx - 1) / sx;
   begin = begin < all_width ? begin : all_width;
   end = end < all_width ? (end > begin ? end : begin) : all_width;
-  for (INDEX row = get_local_id(0); row < all_depth * all_height; row += get_local_size(0)) {
+  for (INDEX row = HAL_ITEM(0); row < all_depth * all_height; row += HAL_ITEMS(0)) {
     const INDEX z = row / all_height * sz + first_z, y = row % all_height * sy + first_y;
-    __global T *to = out + row * all_width;
+    HAL_GLOBAL T *to = out + row * all_width;
     if (z < 0 || z >= depth || y < 0 || y >= height) {
       for (INDEX i = 0; i < all_width; i++) to[i] = 0;
       continue;
     }
-    __global const T *from = x + z * of_z + y * of_y + first_x * of_x;
+    HAL_GLOBAL const T *from = x + z * of_z + y * of_y + first_x * of_x;
     for (INDEX i = 0; i < begin; i++) to[i] = 0;
     if (sx * of_x == 1)
       for (INDEX i = begin; i < end; i++) to[i] = from[i];
@@ -39,26 +39,26 @@ __kernel void spread(__global const T *x, INDEX offset, INDEX of_image, INDEX of
 
 /* The columns themselves, for kernels that see few places: out[k][n][z][y][x] = what element k sees from that place.
  * One work group makes the row of one element of the kernel for one image. */
-__kernel void columns(__global const T *x, INDEX offset, INDEX of_image, INDEX of_channel, INDEX of_z, INDEX of_y, INDEX of_x,
+HAL_KERNEL columns(HAL_GLOBAL const T *x, INDEX offset, INDEX of_image, INDEX of_channel, INDEX of_z, INDEX of_y, INDEX of_x,
                       INDEX depth, INDEX height, INDEX width, INDEX pz, INDEX py, INDEX px, INDEX sz, INDEX sy, INDEX sx,
-                      INDEX dz, INDEX dy, INDEX dx, INDEX kz, INDEX ky, INDEX kx, __global T *out,
+                      INDEX dz, INDEX dy, INDEX dx, INDEX kz, INDEX ky, INDEX kx, HAL_GLOBAL T *out,
                       INDEX places_z, INDEX places_y, INDEX places_x) {
-  const INDEX n = get_group_id(1), k = get_group_id(2);
+  const INDEX n = HAL_GROUP(1), k = HAL_GROUP(2);
   const INDEX first_z = k / (ky * kx) % kz * dz - pz, first_y = k / kx % ky * dy - py, first_x = k % kx * dx - px;
   const INDEX places = places_z * places_y * places_x;
   x += offset + n * of_image + k / (kz * ky * kx) * of_channel;
-  out += (k * get_num_groups(1) + n) * places;
+  out += (k * HAL_GROUPS(1) + n) * places;
   INDEX begin = first_x < 0 ? (sx - 1 - first_x) / sx : 0, end = (width - first_x + sx - 1) / sx;
   begin = begin < places_x ? begin : places_x;
   end = end < places_x ? (end > begin ? end : begin) : places_x;
-  for (INDEX row = get_local_id(0); row < places_z * places_y; row += get_local_size(0)) {
+  for (INDEX row = HAL_ITEM(0); row < places_z * places_y; row += HAL_ITEMS(0)) {
     const INDEX zz = row / places_y * sz + first_z, yy = row % places_y * sy + first_y;
-    __global T *to = out + row * places_x;
+    HAL_GLOBAL T *to = out + row * places_x;
     if (zz < 0 || zz >= depth || yy < 0 || yy >= height) {
       for (INDEX i = 0; i < places_x; i++) to[i] = 0;
       continue;
     }
-    __global const T *from = x + zz * of_z + yy * of_y + first_x * of_x;
+    HAL_GLOBAL const T *from = x + zz * of_z + yy * of_y + first_x * of_x;
     for (INDEX i = 0; i < begin; i++) to[i] = 0;
     for (INDEX i = begin; i < end; i++) to[i] = from[i * sx * of_x];
     for (INDEX i = end; i < places_x; i++) to[i] = 0;
@@ -68,17 +68,17 @@ __kernel void columns(__global const T *x, INDEX offset, INDEX of_image, INDEX o
 /* Images with all channels of a place side by side: out[n][z][y][x][c], zero beyond the image, BESIDE channels at a time.
  * One work group makes one row of one image. */
 #define BESIDE 16
-__kernel void interleave(__global const T *x, INDEX offset, INDEX of_image, INDEX of_channel, INDEX of_z, INDEX of_y, INDEX of_x,
+HAL_KERNEL interleave(HAL_GLOBAL const T *x, INDEX offset, INDEX of_image, INDEX of_channel, INDEX of_z, INDEX of_y, INDEX of_x,
                          INDEX depth, INDEX height, INDEX width, INDEX channels,
-                         __global T *out, INDEX all_depth, INDEX all_height, INDEX all_width) {
-  const INDEX n = get_group_id(1), z = get_group_id(2);
+                         HAL_GLOBAL T *out, INDEX all_depth, INDEX all_height, INDEX all_width) {
+  const INDEX n = HAL_GROUP(1), z = HAL_GROUP(2);
   x += offset + n * of_image + z * of_z;
   out += (n * all_depth + z) * all_height * all_width * channels;
-  for (INDEX y = get_local_id(0); y < all_height; y += get_local_size(0)) {
-    __global T *to = out + y * all_width * channels;
+  for (INDEX y = HAL_ITEM(0); y < all_height; y += HAL_ITEMS(0)) {
+    HAL_GLOBAL T *to = out + y * all_width * channels;
     const INDEX inside = z < depth && y < height ? width : 0;
     for (INDEX c = 0; c < channels; c += BESIDE) {
-      __global const T *from = x + y * of_y + c * of_channel;
+      HAL_GLOBAL const T *from = x + y * of_y + c * of_channel;
       const int some = channels - c < BESIDE ? (int)(channels - c) : BESIDE;
       if (some == BESIDE)
         for (INDEX i = 0; i < inside; i++)

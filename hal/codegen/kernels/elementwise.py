@@ -8,12 +8,12 @@ from typing import Any
 
 from hal import ops
 from hal.codegen.expressions import NoExpression, Writer, elementwise_ops
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.layout import Shape
+from hal.codegen.kernels.maps import Map
+from hal.codegen.kernels.runtime import Runtime
+from hal.codegen.kernels.table import kernels
 from hal.plugin import DType, Op, Spec
-from hal_opencl.buffer import Buffer
-from hal_opencl.layout import Shape
-from hal_opencl.maps import Map
-from hal_opencl.runtime import Runtime
-from hal_opencl.table import kernels
 
 
 @lru_cache(maxsize=4096)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hal_opencl.buffer import Buffer
+from hal.codegen.kernels.buffer import Buffer
 
 
 def overlaps(out: Buffer, buffers: Sequence[Buffer]) -> bool:

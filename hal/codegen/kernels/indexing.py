@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from hal import ops
+from hal.codegen.kernels.buffer import Buffer, Shape
+from hal.codegen.kernels.elementwise import map_of
+from hal.codegen.kernels.maps import GRAIN
+from hal.codegen.kernels.movement import copied, copy_into, in_rows
+from hal.codegen.kernels.table import kernels
+from hal.codegen.kernels.templates import run
 from hal.plugin import Array, DType, Spec, dtypes
-from hal_opencl.buffer import Buffer, Shape
-from hal_opencl.elementwise import map_of
-from hal_opencl.maps import GRAIN
-from hal_opencl.movement import copied, copy_into, in_rows
-from hal_opencl.table import kernels
-from hal_opencl.templates import run
 
 _INDEX = """
 HAL_FUNCTION i64 place_of(i64 index, i64 size) {
-    return clamp(index + (index < 0) * size, (i64)0, size - 1);
+    const i64 place = index + (index < 0) * size;
+    return place < 0 ? 0 : place < size ? place : size - 1;
 }
 """
 # One element of the result for each i: `inner` elements lie behind each index.
@@ -202,8 +203,8 @@ def _change(dtype: DType, adds: bool) -> str:
 
 
 # On a CPU a work item goes through its columns for each index; on others each column is a loop of its own.
-_RANGE = "const i64 first = (i64)get_global_id(0) * per, last = first + per < n ? first + per : n;"
-_EACH = "for (i64 first = get_global_id(0), last = first + 1; first < n; first += get_global_size(0), last = first + 1)"
+_RANGE = "const i64 first = HAL_INDEX * per, last = first + per < n ? first + per : n;"
+_EACH = "for (i64 first = HAL_INDEX, last = first + 1; first < n; first += HAL_TOTAL, last = first + 1)"
 
 
 def _write(

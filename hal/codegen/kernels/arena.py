@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hal.codegen.kernels.buffer import Buffer, row_strides
 from hal.plugin import Spec, dtypes
-from hal_opencl.buffer import Buffer, row_strides
 
 if TYPE_CHECKING:
-    from hal_opencl.runtime import Runtime
+    from hal.codegen.kernels.runtime import Runtime
 
 
 def arena(runtime: Runtime, nbytes: int) -> Callable[[int, Spec, Buffer], Buffer]:

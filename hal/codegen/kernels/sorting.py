@@ -8,12 +8,12 @@ from __future__ import annotations
 from math import prod
 
 from hal import ops
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.indexing import gather
+from hal.codegen.kernels.movement import copied, copy_into, in_rows
+from hal.codegen.kernels.table import kernels
+from hal.codegen.kernels.templates import run
 from hal.plugin import dtypes
-from hal_opencl.buffer import Buffer
-from hal_opencl.indexing import gather
-from hal_opencl.movement import copied, copy_into, in_rows
-from hal_opencl.table import kernels
-from hal_opencl.templates import run
 
 RUN = 32  # elements that one work item sorts by insertion
 

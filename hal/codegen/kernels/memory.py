@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hal.plugin import OutOfMemoryError
 
 if TYPE_CHECKING:
-    from hal_opencl.runtime import Runtime
+    from hal.codegen.kernels.runtime import Runtime
 
 GRAIN = 256  # bytes: what blocks are rounded up to, at least
 HOLDERS = 5  # how many are named when memory is out
@@ -22,7 +22,7 @@ class Memory:
 
     Attributes:
         runtime: the device whose memory it is.
-        data: the cl.Buffer.
+        data: the driver's object for it.
         nbytes: how much was asked for.
         host: the host array that lies in the same memory, if there is one: then kernels that write are waited for.
     """
@@ -37,10 +37,7 @@ class Memory:
         self.host = host
 
     def __del__(self) -> None:
-        if self.host is None:
-            self.runtime.pool.give_back(self.data, self.nbytes)
-        else:  # the host's memory must be there until the kernels are done that were given it
-            self.runtime.lingering.append((self.data, self.host))
+        self.runtime.release(self)
 
 
 class Pool:
@@ -122,13 +119,11 @@ class Pool:
                 self.kept += size
 
     def _allocate(self, size: int, nbytes: int, made_by: str) -> Any:
-        import pyopencl as cl
-
         for attempt in range(2):
             if self.used + self.kept + size <= self.limit and size <= self.runtime.max_block:
                 try:
-                    return cl.Buffer(self.runtime.context, cl.mem_flags.READ_WRITE, size)
-                except cl.MemoryError:
+                    return self.runtime.allocate(size)
+                except MemoryError:
                     pass
             if attempt == 0:
                 if size > self.runtime.max_block:

@@ -11,12 +11,12 @@ from math import prod
 import numpy as np
 
 from hal import ops
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.movement import filled, in_rows
+from hal.codegen.kernels.table import kernels
+from hal.codegen.kernels.templates import run
 from hal.ops.windows import fit_windows
 from hal.plugin import Array
-from hal_opencl.buffer import Buffer
-from hal_opencl.movement import filled, in_rows
-from hal_opencl.table import kernels
-from hal_opencl.templates import run
 
 Sizes = tuple[int, ...]
 # All as if there were three spatial axes. `in`: sizes of the input, `out`: numbers of windows. What is within an image

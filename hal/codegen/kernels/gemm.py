@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import prod
 
 from hal import ops
+from hal.codegen.kernels.buffer import Buffer, Shape, row_strides
+from hal.codegen.kernels.overlap import overlaps
+from hal.codegen.kernels.products import Bias, Factor, Product, Result, Triple
+from hal.codegen.kernels.table import kernels
 from hal.plugin import DType, Spec, dtypes
-from hal_opencl.buffer import Buffer, Shape, row_strides
-from hal_opencl.gemm_launch import Bias, Factor, Result, Triple, multiply
-from hal_opencl.overlap import overlaps
-from hal_opencl.table import kernels
 
 HALVES = (dtypes.float16, dtypes.bfloat16)  # products are summed in float32, and rounded once
 
@@ -27,7 +27,7 @@ def delivered(result: Buffer, dtype: DType, out: Buffer | None) -> Buffer:
     result = result if result.dtype is dtype else cast(result, dtype)
     if out is None or result is out:
         return result
-    from hal_opencl.movement import copy_into
+    from hal.codegen.kernels.movement import copy_into
 
     copy_into(result, out)
     return out
@@ -35,14 +35,14 @@ def delivered(result: Buffer, dtype: DType, out: Buffer | None) -> Buffer:
 
 def in_rows(buffer: Buffer) -> Buffer:
     """The same elements row by row: a copy where they do not lie so already."""
-    from hal_opencl import movement
+    from hal.codegen.kernels import movement
 
     return movement.in_rows(buffer)
 
 
 def zeros_where(out: Buffer, bias: Buffer | None) -> Buffer:
     """`out` filled with sums of no terms: zero, or the bias of each column."""
-    from hal_opencl.movement import copy_into
+    from hal.codegen.kernels.movement import copy_into
 
     runtime = out.memory.runtime
     if bias is None:
@@ -103,9 +103,7 @@ def product(label: str, a: Buffer, b: Buffer, bias: Buffer | None, out: Buffer |
             else _unrolled(label, a, b, bias, result, batch)
         )
     sizes, (of_a, of_b) = found
-    multiply(
-        runtime,
-        label,
+    work = Product(
         a.dtype,
         Factor(a.memory, a.offset, a.strides[-2], a.strides[-1], _triple(of_a)),
         Factor(b.memory, b.offset, b.strides[-2], b.strides[-1], _triple(of_b)),
@@ -114,6 +112,7 @@ def product(label: str, a: Buffer, b: Buffer, bias: Buffer | None, out: Buffer |
         batch=_triple(sizes),
         bias=None if bias is None else Bias(bias.memory, bias.offset, bias.strides[0], 1),
     )
+    runtime.multiply(label, work)
     return result
 
 

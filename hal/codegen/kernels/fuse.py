@@ -10,29 +10,22 @@ import numpy as np
 
 from hal.codegen import loops, reductions
 from hal.codegen.chain import Chain
-from hal.codegen.dialect import OPENCL
 from hal.codegen.expressions import NoExpression
 from hal.codegen.group import Parts, parts_of, updates_of
-from hal.codegen.target import Target
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.layout import collapsed, stretched
+from hal.codegen.kernels.overlap import overlaps
+from hal.codegen.kernels.table import kernels
 from hal.plugin import Spec, dtypes
-from hal_opencl.buffer import Buffer
-from hal_opencl.layout import collapsed, stretched
-from hal_opencl.overlap import overlaps
-from hal_opencl.table import kernels
 
 if TYPE_CHECKING:
+    from hal.codegen.kernels.runtime import Runtime
     from hal.plugin import Group
-    from hal_opencl.runtime import Runtime
 
 Outs = Sequence[Buffer | None] | None
 Run = Callable[..., tuple[Buffer, ...]]
 ALONE = 1 << 14  # elements up to which one work item of a CPU reduces all
 BYTES_PER_ARRAY = 16  # of a kernel's arguments: a pointer and an offset
-
-
-def target_of(runtime: Runtime) -> Target:
-    """What generated source must know of a device."""
-    return Target(runtime.is_cpu, 16, 1 if runtime.is_cpu else runtime.local, runtime.units)
 
 
 def fuse(runtime: Runtime, group: Group) -> Run | None:
@@ -80,7 +73,7 @@ class FusedMap:
         self.label = label
         self.places = [order.index(v) for v in chain.inputs]
         self.specs = [v.spec for v in chain.outputs]
-        self.target = target_of(runtime)
+        self.target = runtime.target
         self.kernels = Kernels(runtime, label)
         self._plans: dict[Any, Any] = {}
 
@@ -107,7 +100,7 @@ class FusedMap:
         shape = self.chain.shape
         sizes, strides = collapsed(shape, [stretched(x.shape, x.strides, shape) for x in arrays])
         steps = tuple(s[-1] if s[-1] in (0, 1) else None for s in strides)
-        source = loops.whole(OPENCL, loops.elementwise(self.chain, len(sizes), steps, self.target))
+        source = loops.elementwise(self.chain, len(sizes), steps, self.target)
         count = prod(shape)
         items, per = self.target.items(count)
         leading = (np.array([sizes, *strides], np.int64), np.int64(count), np.int64(per))
@@ -154,7 +147,7 @@ class FusedReduction:
         _check_arguments(runtime, parts.after)
         self.runtime = runtime
         self.label = label
-        self.target = target_of(runtime)
+        self.target = runtime.target
         self.kernels = Kernels(runtime, label)
         self.before = parts.before
         self.after = parts.after
@@ -192,7 +185,7 @@ class FusedReduction:
         kinds = [dtypes.dtype(_NAMES[kind]) for kind, _ in self.fold.state]
         states = [self.runtime.empty((parts, count), kind, self.label) for kind in kinds]
         self.kernels.launch(source, "reduce", items, arguments + [s.memory for s in states], states)
-        merging = loops.whole(OPENCL, self.generated.merge_source())
+        merging = self.generated.merge_source()
         arguments = [np.int64(count), np.int64(parts), np.int64(m), *(s.memory for s in states), *ends]
         shared, _ = self.target.items(count)
         self.kernels.launch(merging, "merge", (shared, self.target.group), arguments, results)
@@ -221,7 +214,7 @@ class FusedReduction:
         innermost = outer_steps if columns else inner_steps
         walked = tuple(s[-1] if s[-1] in (0, 1) else None for s in innermost)
         walk = reductions.Walk(len(outer), len(inner), columns, walked, parts > 1)
-        source = loops.whole(OPENCL, self.generated.source(walk))
+        source = self.generated.source(walk)
         layout = np.array([*outer, *inner, *sum(outer_steps, ()), *sum(inner_steps, ())], np.int64)
         return source, self._items(units * parts, count * m, columns), layout, count, parts, m
 
@@ -240,14 +233,14 @@ class Updates:
         order = tuple(group.graph.inputs)
         self.runtime = runtime
         self.label = group.name
-        self.target = target_of(runtime)
+        self.target = runtime.target
         self.kernels = Kernels(runtime, group.name)
         made = [v for n in group.graph.nodes for v in n.outputs]
         self.outputs = [made.index(v) for v in group.graph.outputs]
         self.specs = [v.spec for v in made]
         self.targets = {made.index(v): i for i, v in enumerate(group.graph.outputs)}
         self.batches: list[tuple[list[Chain], list[FusedMap], list[list[int]], str]] = []
-        room = _argument_bytes(runtime) - 64
+        room = runtime.argument_bytes - 64
         batch: list[Chain] = []
         used = 0
         chains = updates_of(group)
@@ -262,7 +255,7 @@ class Updates:
 
     def _add(self, chains: list[Chain], order: tuple[Any, ...]) -> None:
         maps = [FusedMap(self.runtime, self.label, chain, order) for chain in chains]
-        source = loops.whole(OPENCL, loops.independent(chains, self.target))
+        source = loops.independent(chains, self.target)
         self.batches.append((chains, maps, [m.places for m in maps], source))
 
     def __call__(self, *buffers: Buffer, out: Outs = None) -> tuple[Buffer, ...]:
@@ -323,7 +316,7 @@ def results_for(runtime: Runtime, label: str, specs: Sequence[Spec], out: Outs) 
 
 def _delivered(results: tuple[Buffer, ...], out: Sequence[Buffer | None]) -> tuple[Buffer, ...]:
     """Results, copied into the memory that was given for them."""
-    from hal_opencl.movement import copy_into
+    from hal.codegen.kernels.movement import copy_into
 
     for result, target in zip(results, out, strict=True):
         if target is not None and target is not result:
@@ -335,18 +328,14 @@ def _in_rows_of(x: Buffer, shape: tuple[int, ...]) -> Buffer:
     """`x` broadcast to `shape`, its elements row by row."""
     if x.contiguous and x.size == prod(shape):
         return x
-    from hal_opencl.movement import copied
+    from hal.codegen.kernels.movement import copied
 
     return copied(x.view(shape, stretched(x.shape, x.strides, shape)))
-
-
-def _argument_bytes(runtime: Runtime) -> int:
-    return int(runtime.device.max_parameter_size)
 
 
 def _check_arguments(runtime: Runtime, chain: Chain) -> None:
     """Raise NoExpression where a kernel would have more arguments than the device takes."""
     arrays = len(chain.inputs) + len(chain.outputs)
     rank = max(len(chain.shape), 1)
-    if arrays * (BYTES_PER_ARRAY + 8 * rank) + 8 * rank + 64 > _argument_bytes(runtime):
+    if arrays * (BYTES_PER_ARRAY + 8 * rank) + 8 * rank + 64 > runtime.argument_bytes:
         raise NoExpression(f"{arrays} arrays are more than a kernel takes")

@@ -10,12 +10,12 @@ import numpy as np
 
 from hal import ops
 from hal.codegen.expressions import literal, memory_type, stored, value_type
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.layout import Shape, reshaped, stretched
+from hal.codegen.kernels.maps import Map, items_for, loop
+from hal.codegen.kernels.runtime import Runtime
+from hal.codegen.kernels.table import kernels
 from hal.plugin import Device, DType, dtypes
-from hal_opencl.buffer import Buffer
-from hal_opencl.layout import Shape, reshaped, stretched
-from hal_opencl.maps import Map, items_for, loop, whole
-from hal_opencl.runtime import Runtime
-from hal_opencl.table import kernels
 
 
 @cache
@@ -180,7 +180,7 @@ def iota(*, size: int, dtype: DType, device: Device) -> Buffer:
     items, local, per = items_for(runtime, size)
     number = "i != 0" if dtype.kind == "bool" else f"({value_type(dtype)})i"
     source = COUNT.format(type=memory_type(dtype), store=stored("q", "i", number, dtype), loop=loop(runtime.is_cpu))
-    kernel = runtime.programs.kernel(whole(source), "count", "iota")
+    kernel = runtime.programs.kernel(source, "count", "iota")
     runtime.launch("iota", kernel, items, local, np.int64(size), np.int64(per), out.memory, writes=(out.memory,))
     return out
 

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hal.codegen.dialect import OPENCL
 from hal.codegen.expressions import loaded, memory_type, stored, value_type
-from hal.codegen.functions import needed
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.layout import Shape, collapsed, stretched
+from hal.codegen.kernels.memory import Memory
 from hal.plugin import DType, Spec, dtypes
-from hal_opencl.buffer import Buffer
-from hal_opencl.layout import Shape, collapsed, stretched
-from hal_opencl.memory import Memory
 
 if TYPE_CHECKING:
-    from hal_opencl.runtime import Runtime
+    from hal.codegen.kernels.runtime import Runtime
 
 GRAIN = 8192  # elements that are worth a work item of their own on a CPU
 PER_UNIT = 4  # work items for each compute unit of a CPU, so that a late one delays little
@@ -28,12 +26,6 @@ Body = Callable[[list[str]], tuple[list[str], list[str]]]
 SMALL = 2048  # elements up to which one kernel serves all strides: compiling another costs more than it saves
 MOST_WALKS = 1024  # strides that a map remembers
 MOST_AXES = 4  # of that kernel; what has more has one of its own
-
-
-def whole(source: str) -> str:
-    """A source with all that must stand before it: the dialect's words, and the functions that it calls."""
-    text = needed(source) + source
-    return OPENCL.prelude(text) + text
 
 
 def items_for(runtime: Runtime, count: int, grain: int = GRAIN) -> tuple[Shape, Shape, int]:
@@ -84,7 +76,7 @@ class Map:
                 return self._strided(runtime, inputs, outputs, count, False)
         kernel = self._kernels.get((runtime, modes))
         if kernel is None:
-            source = whole(self._flat_source(modes, runtime.is_cpu))
+            source = self._flat_source(modes, runtime.is_cpu)
             kernel = self._kernels[runtime, modes] = runtime.programs.kernel(source, "map", self.label)
         items, local, per = items_for(runtime, count)
         arguments: list[Any] = [np.int64(count), np.int64(per)]
@@ -118,7 +110,7 @@ class Map:
             missing = max(0, MOST_AXES - len(sizes))
             sizes, strides = (1,) * missing + sizes, tuple((0,) * missing + s for s in strides)
         modes = ("s" if small or s[-1] not in (0, 1) else s[-1] for s in strides)
-        source = whole(self._strided_source(len(sizes), tuple(modes), runtime.is_cpu))
+        source = self._strided_source(len(sizes), tuple(modes), runtime.is_cpu)
         items, local, per = items_for(runtime, count)
         kernel = runtime.programs.kernel(source, "map", self.label)
         numbers = np.array([sizes, *strides], np.int64)
@@ -184,7 +176,7 @@ class Map:
             bases = "i64 " + ", ".join(f"b{k} = 0" for k in range(count)) + ";"
             decode = _decode(range(last - 1, -1, -1), count, "row", "b")
             return f"""{head}
-    const i64 first = (i64)get_global_id(0) * per;
+    const i64 first = HAL_INDEX * per;
     const i64 last = first + per < n ? first + per : n;
     i64 i = first;
     while (i < last) {{
@@ -216,11 +208,11 @@ def loop(is_cpu: bool) -> str:
     """The loop of a work item over elements: a range on a CPU, every so many on a GPU."""
     if is_cpu:
         return (
-            "const i64 first = (i64)get_global_id(0) * per;\n"
+            "const i64 first = HAL_INDEX * per;\n"
             "    const i64 last = first + per < n ? first + per : n;\n"
             "    for (i64 i = first; i < last; i++)"
         )
-    return "for (i64 i = get_global_id(0); i < n; i += get_global_size(0))"
+    return "for (i64 i = HAL_INDEX; i < n; i += HAL_TOTAL)"
 
 
 def _decode(axes: range, count: int, rest: str, base: str) -> str:

@@ -14,9 +14,8 @@ from itertools import product
 from math import prod
 
 from hal import ops
-from hal.plugin import dtypes
-from hal_opencl.buffer import Buffer, Shape
-from hal_opencl.convolution_layout import (
+from hal.codegen.kernels.buffer import Buffer, Shape
+from hal.codegen.kernels.convolution_layout import (
     gathered,
     interleaved,
     lifted,
@@ -27,11 +26,13 @@ from hal_opencl.convolution_layout import (
     spread,
     weights_back,
 )
-from hal_opencl.gemm import HALVES, cast, delivered, in_rows, zeros_where
-from hal_opencl.gemm_launch import Bias, Factor, Places, Result, Triple, add_parts, has_panels, is_wide, multiply
-from hal_opencl.movement import copy_into
-from hal_opencl.overlap import overlaps
-from hal_opencl.table import kernels
+from hal.codegen.kernels.gemm import HALVES, cast, delivered, in_rows, zeros_where
+from hal.codegen.kernels.movement import copy_into
+from hal.codegen.kernels.overlap import overlaps
+from hal.codegen.kernels.products import Bias, Factor, Places, Product, Result, Triple, is_wide
+from hal.codegen.kernels.reduction import reduction_of
+from hal.codegen.kernels.table import kernels
+from hal.plugin import dtypes
 
 SPARSE = 64  # products with no place, for each place and term, from which columns are copied together instead
 BESIDE = 12  # output channels from which a vector of them is well used
@@ -120,7 +121,9 @@ def convolve(
         row = images * count
         b = Factor(columns, 0, row, 1, (0, 0, terms * row))
         there = to_rows._replace(places=Places(places, places, strides))
-        multiply(runtime, label, dtype, of_weight, b, there, (made, row, terms), batch=batch, bias=_bias(bias, made))
+        runtime.multiply(
+            label, Product(dtype, of_weight, b, there, (made, row, terms), batch=batch, bias=_bias(bias, made))
+        )
         return delivered(result, dtype, out)
     planes = spread(runtime, label, x, sizes, around, step, phases_of(kernel, step, apart))
     wide = is_wide(planes.memory, result.memory, weight.memory)
@@ -128,7 +131,7 @@ def convolve(
     b = Factor(planes.memory, 0, table, 1, (0, 0, channels * prod(planes.phases) * planes.stride))
     there = to_rows._replace(places=Places(places, sizes, strides))
     work = (made, _columns(images, places, sizes), terms)
-    multiply(runtime, label, dtype, of_weight, b, there, work, batch=batch, bias=_bias(bias, made), wide=wide)
+    runtime.multiply(label, Product(dtype, of_weight, b, there, work, batch=batch, bias=_bias(bias, made), wide=wide))
     return delivered(result, dtype, out)
 
 
@@ -141,7 +144,7 @@ def _one_by_one(
     seen_there = Factor(x.memory, x.offset, places, 1, (0, groups * channels * places, channels * places))
     to = Result(result.memory, result.offset, places, made * places)
     sizes, batch = (made, places, channels), (1, images, groups)
-    multiply(x.memory.runtime, label, x.dtype, of_weight, seen_there, to, sizes, batch=batch, bias=_bias(bias, made))
+    x.memory.runtime.multiply(label, Product(x.dtype, of_weight, seen_there, to, sizes, batch, _bias(bias, made)))
 
 
 def _wider(dtype: dtypes.DType) -> dtypes.DType:
@@ -210,9 +213,7 @@ def convolve_back(
         strides = (made * groups * area, step[0] * full[1] * full[2], step[1] * full[2], step[2])
         a_terms = weights_back(runtime, channels, made, kernel, met, wide)
         b_terms = seen_back(runtime, channels, sizes, planes.stride, shifts, wide)
-        multiply(
-            runtime,
-            label,
+        work = Product(
             dtype,
             Factor(weight.memory, weight.offset, size, a_terms, (0, 0, channels * made * size)),
             Factor(planes.memory, 0, b_terms, 1, (0, 0, channels * planes.stride)),
@@ -222,6 +223,7 @@ def convolve_back(
             bias=_bias(bias, made),
             wide=wide,
         )
+        runtime.multiply(label, work)
     return delivered(result, dtype, out)
 
 
@@ -275,7 +277,7 @@ def gradient_of_weight(
         return delivered(_of_each_image(label, x, g, result), dtype, out)
     copied = (prod(sizes) - prod(places)) * made > SPARSE * prod(places)
     sizes = places if copied else sizes
-    if not copied and groups == 1 and has_panels(runtime) and made >= BESIDE:
+    if not copied and groups == 1 and runtime.tables and made >= BESIDE:
         found = _by_rows_of_planes(label, x, g, sizes, kernel, step, around, apart, result)
         return delivered(found, dtype, out)
     gs = spread(runtime, label, g, sizes, (0, 0, 0), ones, ones)
@@ -294,10 +296,9 @@ def gradient_of_weight(
     a = Factor(gs.memory, 0, gs.stride, 1, (0, 0, made * gs.stride))
     there = Result(to.memory, to.offset, seen_by_each, made * seen_by_each)
     work = (made, seen_by_each, terms)
-    multiply(runtime, label, dtype, a, b, there, work, batch=(1, 1, groups), parts=parts, wide=wide)
+    runtime.multiply(label, Product(dtype, a, b, there, work, batch=(1, 1, groups), parts=parts, wide=wide))
     if parts > 1:
-        target = Result(result.memory, result.offset, 0)
-        add_parts(runtime, label, dtype, to.memory, target, result.size, parts)
+        _summed(to, result)
     return delivered(result, dtype, out)
 
 
@@ -310,10 +311,9 @@ def _of_each_image(label: str, x: Buffer, g: Buffer, result: Buffer) -> Buffer:
     a = Factor(g.memory, g.offset, places, 1, (0, 0, made * places))
     b = Factor(x.memory, x.offset, 1, places, (0, 0, channels * places))
     there = Result(parts.memory, parts.offset, channels, made * channels)
-    multiply(runtime, label, x.dtype, a, b, there, (made, channels, places), batch=(1, 1, images))
+    runtime.multiply(label, Product(x.dtype, a, b, there, (made, channels, places), batch=(1, 1, images)))
     if images > 1:
-        there = Result(result.memory, result.offset, 0)
-        add_parts(runtime, label, x.dtype, parts.memory, there, made * channels, images)
+        _summed(parts, result)
     return result
 
 
@@ -346,15 +346,23 @@ def _by_rows_of_planes(
         a = Factor(planes.memory, part * each, table, 1)
         b = Factor(beside, part * each * made, made, 1)
         there = Result(swapped.memory, part * weights * made, made)
-        multiply(runtime, label, x.dtype, a, b, there, (weights, made, some), wide=wide)
+        runtime.multiply(label, Product(x.dtype, a, b, there, (weights, made, some), wide=wide))
     count = swapped.shape[0]
     if count > 1:
         summed = runtime.empty((weights, made), x.dtype, label)
-        add_parts(runtime, label, x.dtype, swapped.memory, Result(summed.memory, 0, 0), weights * made, count)
+        _summed(swapped, summed)
         swapped = summed
     flat = swapped.view((made, weights), (1, made), 0)
     copy_into(flat, result.view((made, weights), (weights, 1)))
     return result
+
+
+def _summed(parts: Buffer, out: Buffer) -> None:
+    """Enqueue the sum of results that lie one after another."""
+    add = reduction_of(ops.sum, parts.dtype, parts.dtype)
+    assert add is not None
+    flat = parts.view((parts.shape[0], out.size), (out.size, 1))
+    add(parts.memory.runtime, flat, (0,), out)
 
 
 def _named(n: int) -> None:

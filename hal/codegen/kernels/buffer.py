@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import prod
 
+from hal.codegen.kernels.layout import Shape, lies_in_rows, row_strides
+from hal.codegen.kernels.memory import Memory
 from hal.plugin import DType, Spec, dtypes
-from hal_opencl.layout import Shape, lies_in_rows, row_strides
-from hal_opencl.memory import Memory
 
 _BITS = {1: dtypes.uint8, 2: dtypes.uint16, 4: dtypes.uint32, 8: dtypes.uint64}
 __all__ = ["Buffer", "Shape", "row_strides"]
@@ -16,7 +16,7 @@ class Buffer:
     """Elements in device memory: where they begin and how far apart they are. Views are other buffers on one memory.
 
     Attributes:
-        memory: the block; `memory.data` is the cl.Buffer.
+        memory: the block; `memory.data` is the driver's object for it.
         shape, dtype: what the elements are. A bool is a byte, 0 or 1.
         strides: elements from one to the next along each axis; negative or zero in views.
         offset: the first element's place, in elements.

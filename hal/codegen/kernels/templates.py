@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from hal.codegen.expressions import loaded, memory_type, stored, value_type
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.maps import GRAIN, items_for, loop
+from hal.codegen.kernels.runtime import Runtime
 from hal.plugin import DType
-from hal_opencl.buffer import Buffer
-from hal_opencl.maps import GRAIN, items_for, loop, whole
-from hal_opencl.runtime import Runtime
 
 _WORD = re.compile(r"@(\w+)")
 _ACCESS = re.compile(r"(value|load|store)(\w+)")
@@ -48,7 +48,7 @@ def filled_in(text: str, types: tuple[tuple[str, DType], ...], words: tuple[tupl
                 )
                 after = after.removeprefix(";") if kind == "store" else after
         text = text[: found.start()] + word + after
-    return whole(text)
+    return text
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from hal import ops
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.elementwise import map_of
+from hal.codegen.kernels.maps import PER_UNIT
+from hal.codegen.kernels.movement import copied, copy_into, in_rows
+from hal.codegen.kernels.reduction import reduction_of
+from hal.codegen.kernels.runtime import Runtime
+from hal.codegen.kernels.table import kernels
+from hal.codegen.kernels.templates import filled_in
 from hal.plugin import DType, Spec, dtypes
-from hal_opencl.buffer import Buffer
-from hal_opencl.elementwise import map_of
-from hal_opencl.maps import PER_UNIT
-from hal_opencl.movement import copied, copy_into, in_rows
-from hal_opencl.reduction import reduction_of
-from hal_opencl.runtime import Runtime
-from hal_opencl.table import kernels
-from hal_opencl.templates import filled_in
 
 LANES = 16
 _NEUTRAL = {"max": "-INFINITY", "sum": "0"}
@@ -128,7 +128,7 @@ class Rows:
                 defines.append(f"#define {n}_ (@load{n.upper()}({n}, i))")
         local = runtime.local
         folds = "\n        ".join(folded(kind, name, term, runtime.is_cpu, local) for kind, name, term in self.folds)
-        walk, each, once = "for (i64 i = get_global_id(0); i < n; i += get_global_size(0))", "i64 k = 0", "1"
+        walk, each, once = "for (i64 i = HAL_INDEX; i < n; i += HAL_TOTAL)", "i64 k = 0", "1"
         step, shared = "k++", ""
         if not runtime.is_cpu:
             walk = "for (i64 i = HAL_GROUP(0); i < n; i += HAL_GROUPS(0))"

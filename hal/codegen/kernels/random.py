@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from hal import ops
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.layout import Shape
+from hal.codegen.kernels.movement import copy_into, in_rows
+from hal.codegen.kernels.table import kernels
+from hal.codegen.kernels.templates import run
 from hal.ops.choices import threshold
 from hal.ops.distributions import below
 from hal.ops.random import PARITY, ROTATIONS, UNIFORM_BITS, WORD
 from hal.plugin import DType, Spec, dtypes
-from hal_opencl.buffer import Buffer
-from hal_opencl.layout import Shape
-from hal_opencl.movement import copy_into, in_rows
-from hal_opencl.table import kernels
-from hal_opencl.templates import run
 
 
 def _rounds() -> str:
@@ -203,7 +203,7 @@ def _of_two_words(state: Spec, *, low: int, high: int, **settings: Any) -> bool:
 @kernels.register(ops.randint, when=_of_two_words, out=True)
 def randint(state: Buffer, *, shape: Shape, low: int, high: int, dtype: DType, out: Buffer | None = None) -> Buffer:
     result = _target(state, shape, dtype, out, "randint")
-    body = "@storeT(out, i, (@valueT)(mul_hi((u64)first << 32 | second, count) + low));"
+    body = "@storeT(out, i, (@valueT)(hal_high_u64((u64)first << 32 | second, count) + low));"
     given = (np.uint64(high - low), np.uint64(low % (1 << 64)))
     _draw(
         "randint", state, result, body, pairs=False, parameters=", const u64 count, const u64 low", arguments=given
