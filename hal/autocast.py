@@ -25,7 +25,7 @@ WIDE = frozenset((
     "nll_loss", "pow", "prod", "reciprocal", "rms_norm", "rsqrt", "sinh", "smooth_l1_loss", "softmax", "softplus",
     "sum", "mean", "var", "std", "tan",
 ))  # fmt: skip
-CELLS = frozenset(("gru_cell", "lstm_cell", "rnn_cell"))
+CELLS = frozenset(f"{cell}_{part}" for cell in ("gru", "lstm", "rnn") for part in ("cell", "sequence"))
 
 
 class _State(threading.local):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import sqrt
 from typing import Any
 
@@ -12,6 +12,7 @@ import hal
 from hal import ops
 from hal.creation import DeviceLike
 from hal.errors import SettingError, ShapeError
+from hal.op import Array
 from hal.tensor import Tensor
 from nn import functional as F
 from nn import init
@@ -22,18 +23,24 @@ from nn.utils.rnn import PackedSequence, pad_packed_sequence, repack
 States = tuple[Tensor, ...]
 
 
-def _steps(x: Tensor) -> tuple[Tensor, ...]:
-    """The entries of axis 0, whose gradients are put together at once: one by one, each would fill an array like x."""
+def _turned(x: Tensor, lengths: Array | None) -> Tensor:
+    """(time, batch, ...) from the last step of each sequence to its first; what lies behind its length stays there."""
+    if lengths is None:
+        return ops.flip(x, axis=0)
+    steps, batch = x.shape[:2]
+    time = np.arange(steps)[:, None]
+    place = np.where(time < lengths, lengths - 1 - time, time) * batch + np.arange(batch)
+    flat = ops.reshape(x, shape=(steps * batch, *x.shape[2:]))
+    return ops.take(flat, hal.tensor(place, device=x.device), axis=0)
 
-    def taken(x: Tensor) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
-        def together(*gs: Tensor | None) -> Tensor:
-            none = hal.zeros(*x.shape[1:], dtype=x.dtype, device=x.device) if any(g is None for g in gs) else None
-            return ops.stack(*(none if g is None else g for g in gs), axis=0)
 
-        return tuple(x[t] for t in range(x.shape[0])), together
-
-    steps: tuple[Tensor, ...] = hal.custom_gradient(taken)(x)
-    return steps
+def _last(x: Tensor, lengths: Array | None) -> Tensor:
+    """The entry of (time, batch, ...) that is the last of each sequence."""
+    if lengths is None:
+        return x[-1]
+    steps, batch = x.shape[:2]
+    flat = ops.reshape(x, shape=(steps * batch, *x.shape[2:]))
+    return ops.take(flat, hal.tensor((lengths - 1) * batch + np.arange(batch), device=x.device), axis=0)
 
 
 class _Recurrent(Module):
@@ -104,29 +111,32 @@ class _Recurrent(Module):
     def flatten_parameters(self) -> None:
         """Nothing: parameters need not lie behind each other here. For code that calls it."""
 
-    def _step(self, given: Tensor, state: States, weight: Tensor, *others: Tensor) -> States:
-        """The next state, from what the input gives to the gates and the weights by which the state gives to them."""
+    def _states(self, given: Tensor, state: States, weight: Tensor, *others: Tensor) -> States:
+        """The states after each step (time, batch, ...), that which is the output first.
+
+        Args:
+            given: what the input gives to the gates of each step.
+            state: the state to begin with.
+            weight: by which the state gives to the gates.
+        """
         raise NotImplementedError
 
     def _over_time(
-        self, x: Tensor, alive: list[Tensor | None], state: States, end: str, layer: int
-    ) -> tuple[list[Tensor], States]:
+        self, x: Tensor, lengths: Array | None, state: States, end: str, layer: int
+    ) -> tuple[Tensor, States]:
         """One layer in one direction: its outputs in the order of the input, and its last state.
 
-        What all steps of the input give to the gates is one matrix product. `alive` says for each step which sequences
-        have it; None if all do. The others keep their state.
+        What all steps of the input give to the gates is one matrix product. Steps behind the end of a sequence are
+        computed as well, and nothing is taken from them.
         """
         w_ih, w_hh, *others = (getattr(self, f"{name}_l{layer}{end}") for name in self._names())
         bias = others.pop(0) if self.bias else None
         if bias is not None and self.adds_biases:
             bias = bias + others.pop(0)
-        outs = []
-        pairs = list(zip(_steps(F.linear(x, w_ih, bias)), alive, strict=True))
-        for given, here in reversed(pairs) if end else pairs:
-            new = self._step(given, state, w_hh, *others)
-            state = new if here is None else tuple(ops.where(here, a, b) for a, b in zip(new, state, strict=True))
-            outs.append(state[0])
-        return outs[::-1] if end else outs, state
+        given = F.linear(_turned(x, lengths) if end else x, w_ih, bias)
+        states = self._states(given, state, w_hh, *others)
+        last = tuple(_last(s, lengths) for s in states)
+        return _turned(states[0], lengths) if end else states[0], last
 
     def _begin(self, x: Tensor, given: States | None) -> list[States]:
         """The states to begin with, one for each run. `x` is (time, batch, inputs)."""
@@ -151,9 +161,7 @@ class _Recurrent(Module):
                     f"{type(self).__name__} needs packed steps of {self.input_size} features, got {input.data.shape}"
                 )
             padded, lengths = pad_packed_sequence(input)
-            rest = lengths.numpy()[None, :, None] > np.arange(padded.shape[0])[:, None, None]
-            alive = [None if mask.all() else hal.tensor(mask, device=padded.device) for mask in rest]
-            output, final = self._over_layers(padded, given, alive)
+            output, final = self._over_layers(padded, given, np.asarray(lengths.numpy()))
             return repack(output, input), final
         if input.ndim not in (2, 3) or input.shape[-1] != self.input_size:
             layout = "(batch, time, features)" if self.batch_first else "(time, batch, features)"
@@ -168,13 +176,13 @@ class _Recurrent(Module):
             raise ShapeError(
                 f"{type(self).__name__} needs at least one step of time, got an input of shape {input.shape}"
             )
-        output, final = self._over_layers(x, given, [None] * x.shape[0])
+        output, final = self._over_layers(x, given, None)
         if single:
             return output.squeeze(1), tuple(state.squeeze(1) for state in final)
         return (output.transpose(0, 1) if self.batch_first else output), final
 
-    def _over_layers(self, x: Tensor, given: States | None, alive: list[Tensor | None]) -> tuple[Tensor, States]:
-        """All layers over (time, batch, features)."""
+    def _over_layers(self, x: Tensor, given: States | None, lengths: Array | None) -> tuple[Tensor, States]:
+        """All layers over (time, batch, features); `lengths` has how many steps each sequence has, if not all."""
         begin = self._begin(x, given)
         last: list[States] = []
         for layer in range(self.num_layers):
@@ -182,9 +190,9 @@ class _Recurrent(Module):
                 x = F.dropout(x, self.dropout)
             both = []
             for end in ("", "_reverse") if self.bidirectional else ("",):
-                outs, state = self._over_time(x, alive, begin[len(last)], end, layer)
+                outs, state = self._over_time(x, lengths, begin[len(last)], end, layer)
                 last.append(state)
-                both.append(ops.stack(*outs, axis=0))
+                both.append(outs)
             x = ops.concat(*both, axis=-1) if self.bidirectional else both[0]
         return x, tuple(ops.stack(*parts, axis=0) for parts in zip(*last, strict=True))
 
@@ -223,9 +231,8 @@ class RNN(_Recurrent):
         super().__init__(*sizes, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
         self.nonlinearity = nonlinearity
 
-    def _step(self, given: Tensor, state: States, weight: Tensor, *others: Tensor) -> States:
-        total = given + F.linear(state[0], weight)
-        return (ops.tanh(total) if self.nonlinearity == "tanh" else ops.relu(total),)
+    def _states(self, given: Tensor, state: States, weight: Tensor, *others: Tensor) -> States:
+        return (ops.rnn_sequence(given, *state, weight, nonlinearity=self.nonlinearity),)
 
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         output, (h,) = self._run(input, None if hx is None else (hx,))
@@ -247,8 +254,9 @@ class GRU(_Recurrent):
         sizes = input_size, hidden_size, num_layers
         super().__init__(*sizes, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
 
-    def _step(self, given: Tensor, state: States, weight: Tensor, *others: Tensor) -> States:
-        return (ops.gru_gates(given, F.linear(state[0], weight, *others), state[0]),)
+    def _states(self, given: Tensor, state: States, weight: Tensor, *others: Tensor) -> States:
+        hs, _ = ops.gru_sequence(given, *state, weight, *others)
+        return (hs,)
 
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         output, (h,) = self._run(input, None if hx is None else (hx,))
@@ -268,9 +276,17 @@ class LSTM(_Recurrent):
 
     gates, states = 4, 2
 
-    def _step(self, given: Tensor, state: States, weight: Tensor, *others: Tensor) -> States:
-        h, c = ops.lstm_gates(given + F.linear(state[0], weight), state[1])
-        return (F.linear(h, *others), c) if others else (h, c)
+    def _states(self, given: Tensor, state: States, weight: Tensor, *others: Tensor) -> States:
+        if not others:
+            hs, cs, _ = ops.lstm_sequence(given, *state, weight)
+            return hs, cs
+        h, c = state
+        steps = []
+        for t in range(given.shape[0]):  # the map of h stands between two steps
+            h, c = ops.lstm_gates(given[t] + F.linear(h, weight), c)
+            h = F.linear(h, *others)
+            steps.append((h, c))
+        return tuple(ops.stack(*parts, axis=0) for parts in zip(*steps, strict=True))
 
     def forward(
         self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None

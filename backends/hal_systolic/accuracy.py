@@ -16,7 +16,8 @@ Precision = Literal["default", "high", "highest"]
 ALL = 1 << 62
 PASSES: dict[str, Passes] = {"default": 1, "high": 3, "highest": 6}
 PRODUCTS_INSIDE = (
-    "attention", "attention_gradient", "einsum", "gru_cell", "lstm_cell", "rnn_cell", "tensordot",
+    "attention", "attention_gradient", "einsum", "gru_cell", "gru_sequence", "gru_sequence_gradient", "lstm_cell",
+    "lstm_sequence", "lstm_sequence_gradient", "rnn_cell", "rnn_sequence", "rnn_sequence_gradient", "tensordot",
 )  # fmt: skip
 
 
