@@ -28,13 +28,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", nargs="?", type=Path, help="a text file; without it, HAL's documentation strings")
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--small", action="store_true", help="a smaller network and 150 steps")
+    parser.add_argument("--small", action="store_true", help="a smaller network and 500 steps")
     parser.add_argument("--compile", action="store_true", help="trace the training step once, and replay it")
     given = parser.parse_args()
     text = given.text.read_text(encoding="utf-8") if given.text else own_words()
     letters = sorted(set(text))
     numbers = np.array([letters.index(letter) for letter in text], np.int64)
-    block, batch, steps = (32, 8, 150) if given.small else (128, 16, given.steps)
+    block, batch, steps = (32, 8, 500) if given.small else (128, 16, given.steps)
 
     hal.manual_seed(0)
     size = {"n_layer": 2, "n_head": 2, "n_embd": 32} if given.small else {"n_layer": 4, "n_head": 4, "n_embd": 128}

@@ -39,7 +39,7 @@ class Towers(nn.Module):
         super().__init__()
         self.net = net.to(devices[0])
         self.names = [str(device) for device in devices]
-        self.others = tuple(deepcopy(net) for _ in devices[1:])  # in a tuple, they are no parts with weights of their own
+        self.others = tuple(deepcopy(net) for _ in devices[1:])  # a tuple, so that these are no parts of this module
         for other in self.others:
             for name, _ in list(other.named_parameters()):
                 owner, _, leaf = name.rpartition(".")
