@@ -153,7 +153,11 @@ class Backend:
         raise Unavailable(f"{type(self).__name__} does not say which devices it has", "let it answer devices()")
 
     def upload(self, array: Array, device: Device) -> Buffer:
-        """A new buffer on `device` with the contents of a host array, which may change afterwards."""
+        """A new buffer on `device` with the contents of a host array, which may change afterwards.
+
+        Loaders call it from threads of their own, ahead of the work that needs the buffer: a device with more than one
+        queue may copy on another than that of its kernels.
+        """
         raise DeviceError(f"backend {self.name} cannot take data from the host: let it answer upload()")
 
     def download(self, buffer: Buffer, spec: Spec) -> Array:

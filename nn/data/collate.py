@@ -9,6 +9,8 @@ import numpy as np
 
 import hal
 from hal.errors import ShapeError
+from hal.source import Line
+from hal.tensor import Origin
 
 # Items and batches are whatever nesting of tuples, lists and dictionaries a dataset uses, so their type is Any.
 
@@ -73,6 +75,14 @@ def move_tensors(batch: Any, device: Any) -> Any:
     if isinstance(batch, hal.Tensor):
         return batch.to(device)
     return _rebuild(batch, lambda part: move_tensors(part, device))
+
+
+def here(batch: Any, line: Line | None) -> Any:
+    """The batch, whose tensors are said to have been placed in this line, instead of where a thread made them."""
+    if isinstance(batch, hal.Tensor):
+        batch.origin = Origin(batch.origin.strength, line)
+        return batch
+    return _rebuild(batch, lambda part: here(part, line))
 
 
 def _rebuild(batch: Any, function: Callable[[Any], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""The loader: an epoch of batches from a dataset, shuffled, read ahead in threads, and put on a device."""
+"""The loader: an epoch of batches from a dataset, shuffled, read and put on a device ahead of the loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 import hal
 from hal.device import chosen
 from hal.errors import StateError
-from nn.data.collate import move_tensors, stack, to_tensors
+from hal.source import user_line
+from nn.data.collate import here, move_tensors, stack, to_tensors
 from nn.data.dataset import read_batch
 from nn.data.prefetch import OrderedMap
 from nn.data.processes import METHODS, Workers
@@ -38,9 +39,12 @@ class DataLoader:
         generator: a seed for `shuffle`, or a `hal.Generator` to draw it from; without one, hal's global generator.
         prefetch_factor: batches that are read ahead for each thread.
         device: where the batches' tensors are put. Without one, arrays and numbers become tensors on the default
-            device, and what are tensors already stay where they are.
+            device, and what are tensors already stay where they are. With threads, these copy too: the batches that
+            are read ahead are on the device when the loop asks for them.
         multiprocessing_context: "spawn", "forkserver" or "fork": read in processes that are started like this, and
             kept, instead of threads: for datasets whose own Python code is the bottleneck. The batches are the same.
+        pin_memory, persistent_workers: taken for torch's sake, and of no effect: workers persist, and whether host
+            memory is pinned is the backend's affair.
 
     The order of pass n follows from the seed and n alone. `state_dict()` between two passes has both, and a loader of
     another run that gets them with `load_state_dict` continues with the same batches.
@@ -74,6 +78,8 @@ class DataLoader:
         prefetch_factor: int = 2,
         device: Any = None,
         multiprocessing_context: str | None = None,
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
     ) -> None:
         if multiprocessing_context is not None and (multiprocessing_context not in METHODS or num_workers < 1):
             raise ValueError(
@@ -109,9 +115,13 @@ class DataLoader:
     def __iter__(self) -> Iterator[Any]:
         return _Pass(self)
 
-    def iterate(self, skip: int = 0) -> Iterator[Any]:
-        """The batches of one pass without the first `skip`, which are not read: to go on in the middle of a pass."""
-        return _Pass(self, skip)
+    def iterate(self, skip: int = 0, device: Any = None) -> Iterator[Any]:
+        """The batches of one pass without the first `skip`, which are not read: to go on in the middle of a pass.
+
+        Args:
+            device: where the batches are put, instead of the loader's own.
+        """
+        return _Pass(self, skip, device)
 
     def __len__(self) -> int:
         if not isinstance(self.batch_sampler, Sized):
@@ -202,12 +212,12 @@ class DataLoader:
 
 
 class _Pass(Iterator[Any]):
-    """One pass over a loader's dataset. Tensors are made here, in the loop's own thread and with its default device."""
+    """One pass over a loader's dataset."""
 
-    def __init__(self, loader: DataLoader, skip: int = 0) -> None:
-        self._loader = loader
+    def __init__(self, loader: DataLoader, skip: int = 0, device: Any = None) -> None:
+        target = loader.device if device is None else device
         self._batches = OrderedMap(
-            partial(_read, loader._processes() or loader, chosen(), loader._stream()),
+            partial(_read, loader, loader._processes(), target, chosen(), loader._stream()),
             islice(loader.batch_sampler, skip, None) if skip else loader.batch_sampler,
             threads=loader.num_workers,
             ahead=loader.num_workers * loader.prefetch_factor,
@@ -215,14 +225,7 @@ class _Pass(Iterator[Any]):
         )
 
     def __next__(self) -> Any:
-        batch, device = next(self._batches), self._loader.device
-        try:
-            if self._loader.collate_fn is None:
-                return to_tensors(batch, device)
-            return batch if device is None else move_tensors(batch, device)
-        except BaseException:
-            self.close()
-            raise
+        return here(next(self._batches), user_line())
 
     def close(self) -> None:
         """End the pass and its threads now; dropping the iterator does the same."""
@@ -230,13 +233,22 @@ class _Pass(Iterator[Any]):
 
 
 def _read(
-    source: DataLoader | Workers, device: hal.Device | None, stream: tuple[int, int], indices: Sequence[int]
+    loader: DataLoader,
+    workers: Workers | None,
+    target: Any,
+    around: hal.Device | None,
+    stream: tuple[int, int],
+    indices: Sequence[int],
 ) -> Any:
-    """One batch, read under the `with device:` that the loop is in, which holds for one thread only."""
-    if isinstance(source, Workers):
-        return source.read(stream, indices)
-    with contextlib.nullcontext() if device is None else device, reading(stream):
-        return source.read(indices)
+    """One batch on its device, made under the `with device:` that the loop is in, which holds for one thread only.
+
+    It is copied by the thread that read it, so that the loop, which asks for it later, does not wait for that.
+    """
+    with contextlib.nullcontext() if around is None else around, reading(stream):
+        batch = loader.read(indices) if workers is None else workers.read(stream, indices)
+        if loader.collate_fn is None:
+            return to_tensors(batch, target)
+        return batch if target is None else move_tensors(batch, target)
 
 
 def _short(indices: Sequence[int]) -> str:

@@ -131,7 +131,7 @@ class Fit:
         title = f"epoch {self.done + 1:>{len(str(self.epochs))}}/{self.epochs}"
         start = shown = time.perf_counter() - self.seconds
         with showing(title, total, self.quiet) as show:
-            for batch in _passed(self.train, skip):
+            for batch in _passed(self.train, skip, self.device):
                 last = self.batches + 1 == total
                 self._batch(batch, last)
                 now = time.perf_counter()
@@ -299,7 +299,7 @@ def evaluate(
     model.eval()
     try:
         with hal.no_grad():
-            for batch in batches:
+            for batch in _passed(batches, 0, device):
                 inputs, targets = _parts(batch, device)
                 outputs = model(inputs)
                 figures["loss"].update(loss(outputs, targets), targets)
@@ -340,10 +340,11 @@ def _length(targets: Any) -> int:
     return targets.shape[0] if isinstance(targets, Tensor) and targets.ndim else 1
 
 
-def _passed(loader: Iterable[Any], skip: int) -> Iterator[Any]:
-    """The batches of a pass without the first `skip`, which a loader of ours does not even read."""
+def _passed(loader: Iterable[Any], skip: int, device: Any) -> Iterator[Any]:
+    """The batches of a pass without the first `skip`. A loader of ours does not even read these, and puts the others
+    on the device itself, ahead of the loop."""
     if isinstance(loader, DataLoader):
-        return loader.iterate(skip)
+        return loader.iterate(skip, device)
     return islice(iter(loader), skip, None)
 
 

@@ -201,6 +201,36 @@ def test_without_a_device_arrays_go_to_the_default_one_and_tensors_stay(far: hal
         assert not any(on(far, here, num_workers=num_workers))
 
 
+class Counting(Fake):
+    """A device that is slow to reach, and knows which threads have copied to it."""
+
+    def __init__(self) -> None:
+        super().__init__("slow", latency=0.002, bandwidth=1e9)
+        self.copied_by: list[str] = []
+
+    def upload(self, array: Any, device: hal.Device) -> Any:
+        buffer = super().upload(array, device)
+        self.copied_by.append(threading.current_thread().name)
+        return buffer
+
+
+@pytest.mark.parametrize("collate_fn", [None, lambda items: hal.stack([x for (x,) in items])])
+def test_the_loop_never_waits_for_a_copy(collate_fn: Any) -> None:
+    device = Counting()
+    with device.registered():
+        dataset = TensorDataset(np.zeros((12, 2), np.float32))
+        loader = DataLoader(dataset, 2, device="slow", num_workers=1, collate_fn=collate_fn, prefetch_factor=2)
+        for number, _ in enumerate(loader):  # the copy of the next batch ends without the loop asking for that batch
+            wait_until(lambda number=number: len(device.copied_by) >= min(6, number + 2))
+    assert device.copied_by == ["DataLoader worker 0"] * 6
+
+
+def test_a_batch_was_placed_in_the_line_of_the_loop(far: hal.Device) -> None:
+    (batch,) = next(iter(DataLoader(TensorDataset(np.zeros((4, 2), np.float32)), 2, device=far, num_workers=1)))
+    with hal.copies("error"), pytest.raises(hal.errors.CopyError, match=r"test_data_loader\.py"):
+        batch + hal.ones(2, device="cpu")
+
+
 def test_a_batch_of_rows_on_a_device_is_right(far: hal.Device) -> None:
     dataset = TensorDataset(hal.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], device=far))
     batches = [batch[0].tolist() for batch in DataLoader(dataset, 2, sampler=[2, 0, -1])]
