@@ -138,46 +138,42 @@ def _flat(condition: Array, a: Array, b: Array, out: Array) -> tuple[Array, ...]
 def where(condition: Array, a: Array, b: Array, out: Array | None = None) -> Array:
     if a.dtype.itemsize > 8:
         return _chosen(condition, a, b, out)
-    or_zero = b.ndim == 0 and a.shape == condition.shape and not any(b.tobytes())
+    if b.ndim == 0 and a.shape == condition.shape and not any(b.tobytes()):
+        return _or_zero(condition, a, out)
     if condition.size < BLOCK:
-        return _or_zero(condition, a, out) if or_zero else _chosen(condition, a, b, out)
+        return _chosen(condition, a, b, out)
     result = np.empty_like(condition, a.dtype) if out is None else out
     views = _flat(condition, a, b, result)
     if views is None:
         return _chosen(condition, a, b, out)
-    bits = np.dtype(f"u{a.dtype.itemsize}")
-    spare, more = scratch("where", (2, BLOCK), bits)
+    spare, bits = scratch("where", (2, BLOCK), f"u{a.dtype.itemsize}")
     mask, first, second, target = views
     for start in range(0, condition.size, BLOCK):
         stop = min(start + BLOCK, condition.size)
         n = stop - start
         left = first[:n] if a.ndim == 0 else first[start:stop]
-        if or_zero:
-            _keep(mask[start:stop], left.view(bits), target[start:stop].view(bits), spare[:n])
-            continue
         right = second[:n] if b.ndim == 0 else second[start:stop]
-        select(mask[start:stop], left, right, target[start:stop], spare[:n], more[:n])
+        select(mask[start:stop], left, right, target[start:stop], spare[:n], bits[:n])
     return result
-
-
-def _keep(mask: Array, a: Array, out: Array, spare: Array) -> None:
-    """The bits of `a` where the mask holds, else zeros."""
-    np.copyto(spare, mask)
-    np.negative(spare, out=spare)  # all ones where true
-    np.bitwise_and(a, spare, out=out)
 
 
 def _or_zero(condition: Array, a: Array, out: Array | None) -> Array:
     """`a` where the condition holds, else +0, by bits: what the gradient of relu and dropout is made of."""
+    result = np.empty_like(condition, a.dtype) if out is None else out
+    views = flat(condition, a, result)
+    if views is None:
+        return _chosen(condition, a, np.zeros((), a.dtype), out)
+    mask, given, target = views
     bits = np.dtype(f"u{a.dtype.itemsize}")
-    mask = condition.astype(bits)
-    if out is None:
-        out = np.empty_like(mask, a.dtype)
-    if a.flags.c_contiguous and out.flags.c_contiguous:
-        _keep(condition, a.view(bits), out.view(bits), mask)
-        return out
-    np.copyto(out, np.where(condition, a, a.dtype.type(0)))
-    return out
+    given, target = given.view(bits), target.view(bits)
+    ones = scratch("where", (min(BLOCK, mask.size),), bits)
+    for start in range(0, mask.size, BLOCK):
+        stop = min(start + BLOCK, mask.size)
+        kept = ones[: stop - start]
+        np.copyto(kept, mask[start:stop])
+        np.negative(kept, out=kept)  # all ones where true
+        np.bitwise_and(given[start:stop], kept, out=target[start:stop])
+    return result
 
 
 def _chosen(condition: Array, a: Array, b: Array, out: Array | None) -> Array:

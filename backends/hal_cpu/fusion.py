@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
 from typing import Any
+
+import numpy as np
 
 from hal.plugin import Array, Backend, Group, Node, Op, Spec
 from hal_cpu.chains import Chain, Step, rows_and_columns
 from hal_cpu.quiet import quiet
 
 WORTH = 1 << 17  # elements of a result from which blocks gain more than cutting costs (measured)
+SMALL = 8192  # elements of a parameter up to which calls take longer than copies (measured)
 Run = Callable[..., tuple[Array, ...]]
 
 
@@ -51,27 +57,93 @@ def _chain(backend: Backend, group: Group) -> Run | None:
     return Chain(cut, steps, [v.spec.shape for v in graph.inputs], [numbers[v] for v in graph.outputs])
 
 
+@dataclass(frozen=True, eq=False)
+class _Update:
+    """One step of an optimizer in a group: its kernel, and which of the group's inputs and results are its own."""
+
+    run: Callable[..., Any]
+    node: Node
+    given: list[int]
+    first: int
+
+    @property
+    def results(self) -> slice:
+        """Which of the group's results it gives."""
+        return slice(self.first, self.first + len(self.node.outputs))
+
+    @property
+    def bundle(self) -> Hashable:
+        """What is equal for steps that can be taken as one; of a large one, itself: for that it would only be copied."""
+        param, rest = self.node.inputs[0].spec, self.node.inputs[1:]
+        if param.size > SMALL or any(x.spec.shape not in (param.shape, ()) for x in rest):
+            return self
+        numbers = [i for i, x in zip(self.given, self.node.inputs, strict=True) if x.spec.ndim == 0]
+        dtypes = [x.spec.dtype for x in self.node.inputs]
+        return self.run, tuple(numbers), tuple(dtypes), tuple(self.node.settings.items())
+
+
 def _updates(backend: Backend, group: Group) -> Run | None:
-    """All steps, one after another: each kernel cuts its own arrays into blocks, and writes over them if it may."""
+    """All steps, one after another, each in blocks of its own and over the old values if it may; small ones as one."""
     graph = group.graph
     numbers = {v: i for i, v in enumerate(graph.inputs)}
-    calls = []
+    bundles: dict[Hashable, list[_Update]] = {}
+    count = 0
     for node in graph.nodes:
         found = _kernel(backend, node, tuple(v.spec for v in node.inputs))
         if found is None or not found[1]:
             return None
-        calls.append((found[0], [numbers[x] for x in node.inputs], dict(node.settings), len(node.outputs)))
+        update = _Update(found[0], node, [numbers[x] for x in node.inputs], count)
+        bundles.setdefault(update.bundle, []).append(update)
+        count += len(node.outputs)
+    steps = [_alone(b[0]) if len(b) == 1 else _together(b) for b in bundles.values()]
 
     def run(*inputs: Array, out: tuple[Array | None, ...] | None = None) -> tuple[Array, ...]:
-        results: list[Array] = []
-        for step, given, settings, count in calls:
-            targets = None if out is None else out[len(results) : len(results) + count]
-            buffers = [inputs[i] for i in given]
-            if targets is None or any(t is None for t in targets):
-                made = step(*buffers, **settings)
-            else:
-                made = step(*buffers, **settings, out=targets if count > 1 else targets[0])
-            results += made if count > 1 else (made,)
-        return tuple(results)
+        results = list(out) if out is not None else [None] * count
+        for step in steps:
+            step(inputs, results)
+        return tuple(results)  # type: ignore[arg-type]  # each step filled in its own
 
     return quiet(run)
+
+
+def _alone(update: _Update) -> Callable[[Sequence[Array], list[Array | None]], None]:
+    step, given, settings, mine = update.run, update.given, dict(update.node.settings), update.results
+    single = len(update.node.outputs) == 1
+
+    def run(inputs: Sequence[Array], results: list[Array | None]) -> None:
+        buffers, targets = [inputs[i] for i in given], results[mine]
+        if any(t is None for t in targets):
+            made = step(*buffers, **settings)
+        else:
+            made = step(*buffers, **settings, out=targets[0] if single else tuple(targets))
+        results[mine] = (made,) if single else made
+
+    return run
+
+
+def _together(updates: list[_Update]) -> Callable[[Sequence[Array], list[Array | None]], None]:
+    """Small parameters side by side: a dozen calls of NumPy for all of them, and not for each."""
+    first = updates[0]
+    whole = [n for n, x in enumerate(first.node.inputs) if x.spec.ndim or not first.node.inputs[0].spec.ndim]
+    shapes = [u.node.inputs[0].spec.shape for u in updates]
+    ends = list(accumulate(map(prod, shapes)))
+    places = [(slice(end - prod(shape), end), shape) for end, shape in zip(ends, shapes, strict=True)]
+    lines = np.empty((len(whole) + len(first.node.outputs), ends[-1]), first.node.inputs[0].spec.dtype.numpy)
+    made = tuple(lines[len(whole) :])
+    settings = dict(first.node.settings)
+
+    def run(inputs: Sequence[Array], results: list[Array | None]) -> None:
+        buffers = [inputs[i] for i in first.given]
+        for line, n in zip(lines, whole, strict=False):
+            np.concatenate([inputs[u.given[n]].reshape(-1) for u in updates], out=line)
+            buffers[n] = line
+        first.run(*buffers, **settings, out=made if len(made) > 1 else made[0])
+        for update, (place, shape) in zip(updates, places, strict=True):
+            for n, line in enumerate(made, update.first):
+                piece, target = line[place].reshape(shape), results[n]
+                if target is None:
+                    results[n] = piece.copy()
+                else:
+                    np.copyto(target, piece)
+
+    return run

@@ -63,16 +63,15 @@ def _sum_of_rows(x: Array) -> Array:
 
 
 def _sum_of_columns(x: Array) -> Array:
-    """The sums over the middle axis: first of far-apart elements together, then of what is left.
+    """The sums over the middle axis: first of neighbours together, as products with ones, then of what these give.
 
     The error of the two steps grows with the square root of the number of terms, and not with the number.
     """
     front, n, columns = x.shape
     piece = int(sqrt(n))
     pieces = n // piece
-    whole = x[:, : pieces * piece].reshape(front, pieces, piece * columns)
-    sums = np.matmul(_ones(pieces, x.dtype), whole) if whole.size > _FEW * front else _add(whole, 1)
-    result = _add(sums.reshape(front, piece, columns), 1)
+    whole = x[:, : pieces * piece].reshape(front, pieces, piece, columns)
+    result = _add(np.matmul(_ones(piece, x.dtype), whole), 1)
     return result + _add(x[:, pieces * piece :], 1) if pieces * piece < n else result
 
 
