@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from hal import source
 
 if TYPE_CHECKING:
-    from nn import amp, data, fitting, models  # noqa: F401
+    from nn import amp as amp
+    from nn import data as data
+    from nn import fitting as fitting
+    from nn import models as models
     from nn.everything import *  # noqa: F403
-    from nn.fitting import fit  # noqa: F401
+    from nn.fitting import fit as fit
 
 # What brings threads, archives and the network is imported when it is asked for.
 ON_FIRST_USE = {

@@ -37,8 +37,8 @@ def main() -> None:
     block, batch, steps = (32, 8, 500) if given.small else (128, 16, given.steps)
 
     hal.manual_seed(0)
-    size = {"n_layer": 2, "n_head": 2, "n_embd": 32} if given.small else {"n_layer": 4, "n_head": 4, "n_embd": 128}
-    net = models.GPT(len(letters), block_size=block, **size)
+    layers, heads, width = (2, 2, 32) if given.small else (4, 4, 128)
+    net = models.GPT(len(letters), block_size=block, n_layer=layers, n_head=heads, n_embd=width)
     optimizer = optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.1)
     warm = max(1, steps // 20)
     parts = [LinearLR(optimizer, 0.1, total_iters=warm), CosineAnnealingLR(optimizer, steps - warm)]

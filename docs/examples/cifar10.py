@@ -74,7 +74,7 @@ def data(given: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
         digits = Digits(train)
         large = np.repeat(np.repeat(np.repeat(digits.images[:600], 3, 1), 4, 2), 4, 3).astype(np.float32) / 16
         sets.append(ArrayDataset(large, digits.labels[:600], transform=mild if train else plain))
-    return models.LeNet5(channels=3, padding=4), *sets
+    return models.LeNet5(channels=3, padding=4), sets[0], sets[1]
 
 
 def main() -> None:

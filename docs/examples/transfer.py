@@ -9,6 +9,7 @@ with nothing.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(features, nn.Linear(512, 5))
 
 
-def some(train: bool, first: int, each: int | None = None) -> Subset:
+def some(train: bool, first: int, each: int | None = None) -> Subset[Any]:
     """The digits `first` to `first` + 4, renumbered from 0; of each the first `each` only."""
     data = Digits(train=train, target_transform=lambda label: label - first)
     chosen = []
@@ -39,7 +40,7 @@ def some(train: bool, first: int, each: int | None = None) -> Subset:
     return Subset(data, chosen)
 
 
-def learn(net: nn.Module, train: Subset, test: Subset, epochs: int) -> float:
+def learn(net: nn.Module, train: Subset[Any], test: Subset[Any], epochs: int) -> float:
     """Train what requires gradients, and measure."""
     hal.manual_seed(0)
     optimizer = optim.Adam([p for p in net.parameters() if p.requires_grad], lr=3e-3)
