@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -12,13 +11,13 @@ from hal.creation import DeviceLike
 from hal.dtypes import DType
 from hal.errors import HalError
 from hal.tensor import Tensor
-from nn import hooks, state
+from nn import hooks
 from nn.hooks import Hook, Hooks, RemovableHandle
 from nn.locating import locate
 from nn.naming import named
 from nn.parameter import Parameter, is_lazy
 from nn.registration import check_name, no_attribute, not_begun
-from nn.state import IncompatibleKeys
+from nn.stateful import Stateful
 from nn.traversal import Traversal
 
 
@@ -29,7 +28,7 @@ def _no_forward(self: Module, *args: Any, **kwargs: Any) -> Any:
     )
 
 
-class Module(Traversal):
+class Module(Traversal, Stateful):
     """Base of all layers and networks: write `__init__`, which calls `super().__init__()` first, and `forward`.
 
     Parameters, modules and registered buffers that are assigned to attributes are found by themselves.
@@ -289,6 +288,14 @@ class Module(Traversal):
 
         return self._apply(move)
 
+    def to_empty(self, *, device: DeviceLike, recurse: bool = True) -> Self:
+        """Give all parameters and buffers new memory on a device, with unknown contents: for what is to be loaded.
+
+        Source: torch.nn.Module.to_empty.
+        """
+        where = hal.device(device)
+        return self._apply(lambda x: hal.empty(*x.shape, dtype=x.dtype, device=where))
+
     def cpu(self) -> Self:
         """Move to the device `cpu`."""
         return self.to("cpu")
@@ -316,41 +323,6 @@ class Module(Traversal):
     def bfloat16(self) -> Self:
         """Convert to bfloat16."""
         return self.to(dtypes.bfloat16)
-
-    # State.
-
-    def state_dict(
-        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
-    ) -> dict[str, Any]:
-        """All parameters and persistent buffers by name, as tensors that share memory with the module.
-
-        Args:
-            destination: a dictionary to put them into.
-            prefix: comes before every name.
-            keep_vars: give the parameters themselves instead of detached tensors.
-        """
-        out = OrderedDict() if destination is None else destination
-        for key, entry in state.entries(self, prefix):
-            out[key] = entry.tensor if keep_vars or is_lazy(entry.tensor) else entry.tensor.detach()
-        return out
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> IncompatibleKeys:
-        """Copy tensors into the parameters and buffers of the same names; all of them, or none if anything is wrong.
-
-        Args:
-            state_dict: tensors (or NumPy arrays) by name.
-            strict: whether missing and unexpected names are an error.
-            assign: let the module have these very tensors, with their dtype and device, instead of copying.
-
-        Returns:
-            The missing and the unexpected names.
-
-        Raises:
-            StateError: names or shapes do not fit; the message has each with near matches.
-        """
-        return state.load(self, state_dict, strict, assign)
 
     # Hooks.
 

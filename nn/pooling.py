@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from hal.errors import SettingError
 from hal.tensor import Tensor
 from nn import functional as F
+from nn.functional.fractional import Ratio
 from nn.functional.pooling import OutputSize
 from nn.functional.sizes import Size, spread
 from nn.module import Module
@@ -292,5 +294,50 @@ class LPPool2d(_LPPool):
 
 class LPPool3d(_LPPool):
     """(sum of x ** p) ** (1 / p) over each window of (N, C, D, H, W). Source: torch.nn.LPPool3d."""
+
+    n = 3
+
+
+class _FractionalMax(Module):
+    n: int
+
+    def __init__(
+        self, kernel_size: Size, output_size: Size | None = None, output_ratio: Ratio | None = None,
+        return_indices: bool = False, _random_samples: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.output_size = output_size
+        self.output_ratio = output_ratio
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        if (output_size is None) == (output_ratio is None):
+            raise SettingError(f"{type(self).__name__} needs output_size= or output_ratio=, one of them")
+
+    def forward(self, input: Tensor) -> Any:
+        pool = getattr(F, f"fractional_max_pool{self.n}d")
+        settings = self.kernel_size, self.output_size, self.output_ratio, self.return_indices, self._random_samples
+        return pool(input, *settings)
+
+
+class FractionalMaxPool2d(_FractionalMax):
+    """Maxima of windows that are laid over (N, C, H, W) at random distances.
+
+    Args:
+        output_size: how many windows there are along each axis; or
+        output_ratio: how many in relation to the size of the input, between 0 and 1.
+        return_indices: give where each maximum was too, for `MaxUnpool2d`.
+
+    Raises:
+        SettingError: neither or both of output_size and output_ratio.
+
+    Source: torch.nn.FractionalMaxPool2d; Graham, "Fractional Max-Pooling", 2014.
+    """
+
+    n = 2
+
+
+class FractionalMaxPool3d(_FractionalMax):
+    """`FractionalMaxPool2d` for (N, C, D, H, W). Source: torch.nn.FractionalMaxPool3d."""
 
     n = 3

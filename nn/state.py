@@ -16,6 +16,8 @@ from nn.parameter import Parameter, is_lazy
 if TYPE_CHECKING:
     from nn.module import Module
 
+EXTRA = "_extra_state"  # the name of what a module keeps besides tensors
+
 
 class IncompatibleKeys(NamedTuple):
     """What `load_state_dict` did not find, and what it found no use for."""
@@ -37,17 +39,52 @@ class Entry(NamedTuple):
     tensor: Tensor
 
 
-def entries(module: Module, prefix: str = "") -> Iterator[tuple[str, Entry]]:
-    """All parameters and persistent buffers with their keys; a tensor that is shared comes once for each key."""
+def _own(module: Module) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in module._parameters.items():
         if parameter is not None:
-            yield prefix + name, Entry(module, name, parameter)
+            yield name, parameter
     for name, buffer in module._buffers.items():
         if buffer is not None and name not in module._non_persistent_buffers_set:
-            yield prefix + name, Entry(module, name, buffer)
+            yield name, buffer
+
+
+def entries(module: Module) -> Iterator[tuple[str, Entry]]:
+    """All parameters and persistent buffers with their keys; a tensor that is shared comes once for each key."""
+    for prefix, part in _by_prefix(module):
+        for name, tensor in _own(part):
+            yield prefix + name, Entry(part, name, tensor)
+
+
+def call(module: Module, kind: str, *args: Any) -> None:
+    """Call the hooks of this kind of one module."""
+    for hook in list(module._state_hooks.get(kind, {}).values()):
+        changed = hook.function(module, *args)
+        if changed is not None:
+            raise TypeError(
+                f"a state_dict hook of {type(module).__name__} changes what it is given and returns None, "
+                f"got {type(changed).__name__}"
+            )
+
+
+def collect(module: Module, out: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+    """Put all of a module's state into `out`, with the hooks of it and of its parts."""
+    call(module, "before saving", prefix, keep_vars)
+    for name, tensor in _own(module):
+        out[prefix + name] = tensor if keep_vars or is_lazy(tensor) else tensor.detach()
+    if hasattr(type(module), "get_extra_state"):
+        out[prefix + EXTRA] = module.get_extra_state()
     for name, child in module._modules.items():
         if child is not None:
-            yield from entries(child, f"{prefix}{name}.")
+            collect(child, out, f"{prefix}{name}.", keep_vars)
+    call(module, "after saving", out, prefix, {})
+
+
+def _by_prefix(module: Module, prefix: str = "") -> Iterator[tuple[str, Module]]:
+    """The module and its parts with what comes before the names of their tensors; a shared one comes each time."""
+    yield prefix, module
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _by_prefix(child, f"{prefix}{name}.")
 
 
 def load(module: Module, state: Mapping[str, Any], strict: bool, assign: bool) -> IncompatibleKeys:
@@ -60,10 +97,22 @@ def load(module: Module, state: Mapping[str, Any], strict: bool, assign: bool) -
         raise TypeError(
             f"load_state_dict needs a dictionary of tensors, got {type(state).__name__}: use hal.load(file) first"
         )
+    state = dict(state)
+    missing: list[str] = []
+    unexpected: list[str] = []
+    problems: list[str] = []
+    parts = list(_by_prefix(module))
+    for prefix, part in parts:
+        call(part, "before loading", state, prefix, {}, strict, missing, unexpected, problems)
     wanted = dict(entries(module))
-    missing = [k for k, e in wanted.items() if k not in state and e.name not in e.owner._may_be_missing]
-    unexpected = [k for k in state if k not in wanted]
-    problems = _key_problems(missing, unexpected) if strict else []
+    extra = {prefix + EXTRA: part for prefix, part in parts if hasattr(type(part), "set_extra_state")}
+    missing += [k for k, e in wanted.items() if k not in state and e.name not in e.owner._may_be_missing]
+    missing += [k for k in extra if k not in state]
+    unexpected += [k for k in state if k not in wanted and k not in extra]
+    keys = IncompatibleKeys(missing, unexpected)
+    judged_later = any("after loading" in part._state_hooks for _, part in parts)
+    if strict and not judged_later:
+        problems += _key_problems(*keys)
     ready: list[tuple[Entry, Tensor]] = []
     for key, entry in wanted.items():
         if key not in state:
@@ -82,14 +131,23 @@ def load(module: Module, state: Mapping[str, Any], strict: bool, assign: bool) -
             )
             continue
         ready.append((entry, value if assign else value.to(entry.tensor.dtype)))
-    if problems:
-        raise StateError(
-            f"the state does not fit {type(module).__name__}, and nothing was loaded:\n  " + "\n  ".join(problems)
-        )
+    _refuse(module, problems, "nothing was loaded")
     with hal.no_grad():
         for entry, value in ready:
             _put(entry, value, assign)
-    return IncompatibleKeys(missing, unexpected)
+    for key, part in extra.items():
+        if key in state:
+            part.set_extra_state(state[key])
+    for _, part in reversed(parts):
+        call(part, "after loading", keys)
+    if strict and judged_later:
+        _refuse(module, _key_problems(*keys), "what fits was loaded")
+    return keys
+
+
+def _refuse(module: Module, problems: list[str], done: str) -> None:
+    if problems:
+        raise StateError(f"the state does not fit {type(module).__name__}, and {done}:\n  " + "\n  ".join(problems))
 
 
 def _put(entry: Entry, value: Tensor, assign: bool) -> None:

@@ -9,8 +9,10 @@ from hal.tensor import Tensor
 from nn import functional as F
 from nn.convolution import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from nn.module import Module
+from nn.utils.orthogonal import orthogonal
 from nn.utils.parametrize import register_parametrization
 
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]
 TRANSPOSED = (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
 
 

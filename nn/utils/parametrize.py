@@ -7,7 +7,7 @@ property in place of the parameter.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import hal
@@ -46,7 +46,7 @@ class ParametrizationList(ModuleList):
     def __init__(self, modules: Sequence[Module], original: Tensor) -> None:
         super().__init__(modules)
         new: Any = original
-        with hal.no_grad():
+        with hal.no_grad(), suppress(NotImplementedError):  # of a map that has no inverse as it is set
             for module in reversed(modules):
                 if hasattr(module, "right_inverse"):
                     new = module.right_inverse(new)

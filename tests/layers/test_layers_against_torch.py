@@ -374,3 +374,46 @@ def test_recurrent_layers_have_second_derivatives(torch: ModuleType, name: str) 
         found.append([given.grad.numpy(), *(p.grad.numpy() for p in layer.parameters())])
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("n", "shape", "kernel", "settings"),
+    [
+        (2, (2, 3, 9, 8), (2, 3), {"output_size": (4, 3)}),
+        (2, (2, 3, 9, 8), 2, {"output_ratio": (0.6, 0.3)}),
+        (2, (3, 9, 8), 3, {"output_size": 1, "return_indices": True}),
+        (3, (2, 3, 7, 8, 9), (2, 1, 3), {"output_size": (3, 4, 5), "return_indices": True}),
+        (3, (3, 7, 8, 9), 2, {"output_ratio": 0.5}),
+    ],
+    ids=str,
+)
+def test_fractional_max_pooling(
+    torch: ModuleType, n: int, shape: tuple[int, ...], kernel: Any, settings: dict[str, Any]
+) -> None:
+    name, rng = f"FractionalMaxPool{n}d", np.random.default_rng(0)
+    x = rng.normal(size=shape).astype(np.float32)
+    samples = rng.random((*(shape[:2] if len(shape) == n + 2 else (1, shape[0])), n), np.float32)
+    ours = getattr(nn, name)(kernel, **settings, _random_samples=hal.tensor(samples))
+    theirs = getattr(torch.nn, name)(kernel, **settings, _random_samples=torch.tensor(samples))
+    assert repr(ours) == repr(theirs)
+    a, b = hal.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    got, want = ours(a), theirs(b)
+    if "return_indices" in settings:
+        (got, indices), (want, places) = got, want
+        np.testing.assert_array_equal(indices.numpy(), places.numpy())
+    np.testing.assert_array_equal(got.detach().numpy(), want.detach().numpy())
+    (got * got).sum().backward()
+    (want * want).sum().backward()
+    np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-6)
+
+
+def test_fractional_max_pooling_draws_its_windows() -> None:
+    layer, x = nn.FractionalMaxPool2d(2, output_ratio=0.5), hal.arange(400.0).reshape(1, 1, 20, 20)
+    hal.manual_seed(0)
+    drawn = [layer(x) for _ in range(8)]
+    assert {y.shape for y in drawn} == {(1, 1, 10, 10)}
+    assert len({tuple(y.flatten().tolist()) for y in drawn}) > 1
+    with pytest.raises(hal.errors.ShapeError, match="place of its own"):
+        nn.FractionalMaxPool2d(3, output_size=19)(x)
+    with pytest.raises(hal.errors.SettingError, match="one of them"):
+        nn.FractionalMaxPool2d(3)

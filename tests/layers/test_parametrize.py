@@ -55,6 +55,48 @@ def test_spectral_norm_makes_the_largest_singular_value_one() -> None:
     assert np.linalg.svd(layer.weight.detach().numpy())[1][0] == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("by", ["matrix_exp", "householder"])
+@pytest.mark.parametrize(("rows", "columns"), [(5, 5), (6, 4), (4, 6)])
+@pytest.mark.parametrize("trivialization", [True, False])
+def test_orthogonal(
+    torch: ModuleType, parity: Callable[..., None], by: str, rows: int, columns: int, trivialization: bool
+) -> None:
+    kits = (parametrizations, nn), (torch.nn.utils.parametrizations, torch.nn)
+    ours, theirs = (
+        kit.orthogonal(layers.Linear(columns, rows), "weight", by, use_trivialization=trivialization)
+        for kit, layers in kits
+    )
+    with torch.no_grad():  # away from the matrix that training begins with
+        original = theirs.parametrizations.weight.original
+        noise = np.random.default_rng(1).normal(size=(rows, columns)) * 0.2
+        original.add_(torch.tensor(noise * (1 - np.eye(rows, columns))))  # the diagonal has signs alone
+    parity(ours, theirs, np.random.default_rng(0).normal(size=(3, columns)).astype(np.float32))
+    weight = ours.weight.detach().numpy()
+    product = weight @ weight.T if rows < columns else weight.T @ weight
+    np.testing.assert_allclose(product, np.eye(len(product)), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (6, 4), (2, 4, 6)], ids=str)
+def test_an_orthogonal_weight_can_be_assigned(shape: tuple[int, ...]) -> None:
+    layer = nn.Module()
+    layer.weight = nn.Parameter(hal.randn(*shape))
+    parametrizations.orthogonal(layer)
+    q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(*shape[:-2], max(shape[-2:]), min(shape[-2:]))))
+    value = (np.swapaxes(q, -1, -2) if shape[-2] < shape[-1] else q).astype(np.float32)
+    layer.weight = hal.tensor(value)
+    np.testing.assert_allclose(layer.weight.detach().numpy(), value, atol=1e-5)
+
+
+def test_what_cannot_be_orthogonal_is_refused() -> None:
+    with pytest.raises(hal.errors.SettingError, match="'cayley'"):
+        parametrizations.orthogonal(nn.Linear(3, 3), orthogonal_map="cayley")
+    with pytest.raises(hal.errors.ShapeError, match="two axes"):
+        parametrizations.orthogonal(nn.Linear(3, 3), "bias")
+    layer = parametrizations.orthogonal(nn.Linear(3, 3), use_trivialization=False)
+    with pytest.raises(NotImplementedError, match="use_trivialization"):
+        layer.weight = hal.eye(3)
+
+
 class Symmetric(nn.Module):
     def forward(self, x: hal.Tensor) -> hal.Tensor:
         return x.triu() + x.triu(1).T

@@ -182,3 +182,90 @@ def test_files_from_before_batches_were_counted_load() -> None:
     state = dict(net().state_dict())
     del state["1.num_batches_tracked"]
     assert net().load_state_dict(state) == ([], [])
+
+
+class Counted(nn.Module):
+    """A layer with something to keep besides tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.words = ["a"]
+
+    def get_extra_state(self) -> list[str]:
+        return self.words
+
+    def set_extra_state(self, state: list[str]) -> None:
+        self.words = state
+
+
+def test_a_module_may_keep_more_than_tensors(torch: ModuleType) -> None:
+    source, target = nn.Sequential(Counted()), nn.Sequential(Counted())
+    source[0].words = ["a", "b"]
+    state = source.state_dict()
+    assert list(state) == ["0._extra_state", "0.linear.weight", "0.linear.bias"]
+    target.load_state_dict(state)
+    assert target[0].words == ["a", "b"]
+    del state["0._extra_state"]
+    assert target.load_state_dict(state, strict=False).missing_keys == ["0._extra_state"]
+
+
+def hooked(kit: Any) -> tuple[Any, list[Any]]:
+    """A network whose hooks tell when they are called."""
+    told: list[Any] = []
+    model = kit.Sequential(kit.Linear(2, 2), kit.Linear(2, 1))
+    for name, part in model.named_modules():
+        part.register_state_dict_pre_hook(lambda m, prefix, keep, name=name: told.append(("save", name, prefix, keep)))
+        part.register_state_dict_post_hook(lambda m, s, prefix, meta: told.append(("saved", prefix, sorted(s))))
+        part.register_load_state_dict_pre_hook(
+            lambda m, s, prefix, meta, strict, *lists: told.append(("load", prefix, strict, lists))
+        )
+        part.register_load_state_dict_post_hook(lambda m, keys: told.append(("loaded", type(m).__name__, tuple(keys))))
+    return model, told
+
+
+def test_hooks_are_called_as_in_torch(torch: ModuleType) -> None:
+    (ours, told), (theirs, wanted) = hooked(nn), hooked(torch.nn)
+    for model in (ours, theirs):
+        model.load_state_dict(model.state_dict())
+    by_kind = [[sorted(map(repr, (e for e in events if e[0] == kind))) for kind in ("load", "loaded")]
+               for events in (told, wanted)]  # fmt: skip
+    assert by_kind[0] == by_kind[1]
+    assert [e for e in told if e[0].startswith("save")] == [e for e in wanted if e[0].startswith("save")]
+
+
+def test_hooks_rename_what_was_called_otherwise_and_forgive() -> None:
+    model, old = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2)).state_dict()
+    old["0.kernel"] = old.pop("0.weight")
+    old["0.rest"] = hal.ones(1)
+
+    def rename(module: Any, state: Any, prefix: str, *rest: Any) -> None:
+        state[prefix + "weight"] = state.pop(prefix + "kernel")
+
+    handle = model[0].register_load_state_dict_pre_hook(rename)
+    with pytest.raises(StateError, match=r"nothing was loaded[^$]*0\.rest"):
+        model.load_state_dict(old)
+    assert not (model[0].weight == old["0.kernel"]).all()
+    model.register_load_state_dict_post_hook(lambda module, keys: keys.unexpected_keys.clear())
+    assert model.load_state_dict(old) == ([], [])
+    assert (model[0].weight == old["0.kernel"]).all()
+    assert "0.kernel" in old
+    handle.remove()
+    with pytest.raises(StateError, match="missing keys"):
+        model.load_state_dict(old)
+
+
+def test_state_hooks_give_nothing_back() -> None:
+    model = nn.Linear(2, 2)
+    model.register_state_dict_post_hook(lambda module, state, prefix, meta: state)
+    with pytest.raises(TypeError, match="returns None"):
+        model.state_dict()
+
+
+def test_to_empty_makes_room_on_a_device() -> None:
+    model = nn.BatchNorm1d(3)
+    state, weight = {k: v.numpy().copy() for k, v in model.state_dict().items()}, model.weight
+    assert model.to_empty(device="cpu") is model
+    assert model.weight is weight
+    model.load_state_dict(state)
+    assert all((model.state_dict()[k].numpy() == v).all() for k, v in state.items())

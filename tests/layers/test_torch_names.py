@@ -16,8 +16,6 @@ LAYERS = {
     "Container": "deprecated",
     "CrossMapLRN2d": "LocalResponseNorm is its other name",
     "DataParallel": "deprecated for distributed training",
-    "FractionalMaxPool2d": "windows drawn by chance, which hardly anyone uses",
-    "FractionalMaxPool3d": "windows drawn by chance, which hardly anyone uses",
     "LinearCrossEntropyLoss": "an experiment of torch 2.13",
     "LinearCrossEntropyOptions": "an experiment of torch 2.13",
     "NLLLoss2d": "deprecated",
@@ -27,8 +25,6 @@ LAYERS = {
 }
 FUNCTIONS = {
     "conv_tbc": "of one research library",
-    "fractional_max_pool2d": "windows drawn by chance, which hardly anyone uses",
-    "fractional_max_pool3d": "windows drawn by chance, which hardly anyone uses",
     "grouped_mm": "an experiment of torch 2.13",
     "linear_cross_entropy": "an experiment of torch 2.13",
     "multi_head_attention_forward": "MultiheadAttention is the way to it",
