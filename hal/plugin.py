@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import click
 
     from hal.graph.graph import Rewrite
-    from hal.graph.plan import Plan
+    from hal.graph.plan import Plan as Plan  # which backends name, too
     from hal.testing.case import Level
 
 __all__ = [
@@ -202,11 +202,13 @@ class Backend:
         """
         return None
 
-    def capture(self, plan: Plan) -> Callable[..., tuple[Buffer, ...]] | None:
+    def capture(
+        self, plan: Plan, replay: Callable[..., tuple[Buffer, ...]]
+    ) -> Callable[..., tuple[Buffer, ...]] | None:
         """A faster way to run a whole plan whose steps all run on this backend (a recorded command list, say).
 
-        It is called with the buffers of the graph's inputs and gives those of `graph.results`, as `plan.run` does.
-        None (the default): the steps are called one by one.
+        It is called with the buffers of the graph's inputs and gives those of `graph.results`, as `replay` does, which
+        calls the steps one by one. None (the default): `replay` is what runs.
         """
         return None
 

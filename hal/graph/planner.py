@@ -261,15 +261,16 @@ class Replay:
             for x in (*step.node.inputs, *step.node.outputs):
                 if self.last.get(x, i) <= i and x not in kept:
                     known.pop(x, None)
-        self.code = self._captured() or self._written()
+        written = self._written()
+        self.code = self._captured(written) or written
         return tuple([known[v] for v in self.graph.results])
 
     # The others.
 
-    def _captured(self) -> Callable[..., Buffers] | None:
+    def _captured(self, replay: Callable[..., Buffers]) -> Callable[..., Buffers] | None:
         """What the backend makes of the whole plan, if it is the only one and does."""
         backends = {step.device.backend for step in self.steps}
-        return backends.pop().capture(self.plan) if len(backends) == 1 else None
+        return backends.pop().capture(self.plan, replay) if len(backends) == 1 else None
 
     def _written(self) -> FunctionType:
         """The function for all calls but the first, from its source."""

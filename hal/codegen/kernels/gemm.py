@@ -153,7 +153,7 @@ def _as_matrix(x: Buffer, axis: int) -> Buffer:
 @kernels.register(ops.matmul, out=True)
 def matmul(a: Buffer, b: Buffer, *, out: Buffer | None = None) -> Buffer:
     dtype = a.dtype
-    if dtype in HALVES:
+    if dtype in HALVES and not a.memory.runtime.halves:
         return delivered(matmul(cast(a, dtypes.float32), cast(b, dtypes.float32)), dtype, out)
     if dtype is dtypes.bool_:
         return delivered(matmul(cast(a, dtypes.int32), cast(b, dtypes.int32)), dtype, out)
@@ -167,7 +167,7 @@ def matmul(a: Buffer, b: Buffer, *, out: Buffer | None = None) -> Buffer:
 @kernels.register(ops.linear, out=True)
 def linear(x: Buffer, weight: Buffer, bias: Buffer | None = None, *, out: Buffer | None = None) -> Buffer:
     dtype = x.dtype
-    if dtype in HALVES or dtype is dtypes.bool_:
+    if (dtype in HALVES and not x.memory.runtime.halves) or dtype is dtypes.bool_:
         wide = dtypes.float32 if dtype in HALVES else dtypes.int32
         return delivered(linear(*(cast(t, wide) for t in (x, weight, bias) if t is not None)), dtype, out)
     swapped = weight.view(weight.shape[::-1], weight.strides[::-1])

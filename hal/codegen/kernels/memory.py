@@ -22,15 +22,19 @@ class Memory:
 
     Attributes:
         runtime: the device whose memory it is.
+        pool: where it goes back to.
         data: the driver's object for it.
         nbytes: how much was asked for.
         host: the host array that lies in the same memory, if there is one: then kernels that write are waited for.
     """
 
-    __slots__ = ("__weakref__", "data", "host", "made_by", "nbytes", "runtime")
+    __slots__ = ("__weakref__", "data", "host", "made_by", "nbytes", "pool", "runtime")
 
-    def __init__(self, runtime: Runtime, data: Any, nbytes: int, made_by: str, host: Any = None) -> None:
+    def __init__(
+        self, runtime: Runtime, data: Any, nbytes: int, made_by: str, host: Any = None, pool: Pool | None = None
+    ) -> None:
         self.runtime = runtime
+        self.pool = pool or runtime.pool
         self.data = data
         self.nbytes = nbytes
         self.made_by = made_by
@@ -80,7 +84,7 @@ class Pool:
                 data = self._allocate(size, nbytes, made_by)
             self.used += size
             self.peak = max(self.peak, self.used)
-            memory = Memory(self.runtime, data, nbytes, made_by)
+            memory = Memory(self.runtime, data, nbytes, made_by, pool=self)
             self._live.add(memory)
             return memory
 
@@ -92,6 +96,9 @@ class Pool:
         """Give the free blocks back to the driver."""
         with self._lock:
             self._sort_returned()
+            for blocks in self._free.values():
+                for data in blocks:
+                    self.runtime.deallocate(data)
             self._free.clear()
             self.kept = 0
 

@@ -33,6 +33,7 @@ class Runtime(ABC):
         argument_bytes: what the arguments of one kernel may take.
         max_block: bytes of the largest block of memory.
         tables: whether products read rows of their first factor through a table of offsets.
+        halves: whether `multiply` takes float16 and bfloat16.
         pool, programs: memory and compiled programs.
     """
 
@@ -47,6 +48,7 @@ class Runtime(ABC):
     argument_bytes: int
     max_block: int
     tables = False
+    halves = False
     pool: Pool
     programs: Programs
 
@@ -66,6 +68,9 @@ class Runtime(ABC):
     @abstractmethod
     def allocate(self, nbytes: int) -> Any:
         """The driver's object for a block of memory. Raises MemoryError where there is no room."""
+
+    def deallocate(self, data: Any) -> None:  # noqa: B027  # most drivers' objects do that when they are dropped
+        """Give a block back to the driver."""
 
     @abstractmethod
     def upload(self, array: Array, spec: Spec) -> Buffer:
@@ -102,7 +107,7 @@ class Runtime(ABC):
 
     def release(self, memory: Memory) -> None:
         """Called once when no buffer refers to `memory` any more, at any moment and in any thread."""
-        self.pool.give_back(memory.data, memory.nbytes)
+        memory.pool.give_back(memory.data, memory.nbytes)
 
     def multiply(self, label: str, product: Product) -> None:
         """Enqueue a product: here in tiles, which any device with groups of items can."""

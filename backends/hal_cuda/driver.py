@@ -1,0 +1,214 @@
+"""All that is asked of NVIDIA's libraries, in one place: memory, streams, programs, launches, products, graphs.
+
+The rest of this folder knows only `Driver`. `cupy_driver` answers it on a GPU; the tests bring one that compiles the
+same kernels for the host, so that all else here runs where there is no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from hal.plugin import Array
+
+Handle = int  # of a stream, an event, a module, a function, a graph: what the libraries give out
+Address = int  # in the memory of a device, or of page-locked host memory
+
+
+@dataclass(frozen=True)
+class Properties:
+    """What a GPU is.
+
+    Attributes:
+        name: as NVIDIA calls it.
+        capability: compute capability, such as (9, 0).
+        memory: bytes of device memory.
+        units: multiprocessors.
+        group: most threads of a block.
+        shared: bytes of shared memory that a block has without asking for more.
+        cache: bytes of L2 cache.
+        clock: MHz of the multiprocessors, 0 where it is not told.
+        bus: where it sits.
+        driver, toolkit: versions, such as 13000.
+    """
+
+    name: str
+    capability: tuple[int, int]
+    memory: int
+    units: int
+    group: int
+    shared: int
+    cache: int
+    clock: int
+    bus: str
+    driver: int
+    toolkit: int
+
+    @property
+    def architecture(self) -> str:
+        """What compilers call it, such as `sm_90`."""
+        return f"sm_{self.capability[0]}{self.capability[1]}"
+
+
+class Matrix(NamedTuple):
+    """A factor or the result of a product as cuBLAS sees it, column by column.
+
+    Attributes:
+        address: of its first element.
+        lead: elements from column to column.
+        step: elements from one matrix of the batch to the next.
+        swapped: whether the transpose of what lies there is meant.
+    """
+
+    address: Address
+    lead: int
+    step: int = 0
+    swapped: bool = False
+
+
+class Failure(Exception):
+    """A call that was refused: its name and what the library said.
+
+    Attributes:
+        code: the library's name of the error, such as `cudaErrorIllegalAddress`.
+    """
+
+    def __init__(self, call: str, code: str) -> None:
+        super().__init__(f"{call}: {code}")
+        self.code = code
+
+
+class Refused(Exception):
+    """A source that does not compile: what the compiler said."""
+
+
+class Driver(Protocol):
+    """NVIDIA's libraries. Calls are about the device `ordinal`; all are safe from several threads.
+
+    What is enqueued in one stream is done in order. Every method but `allocate`, `build` and `multiply` may raise
+    `Failure`.
+    """
+
+    def count(self) -> int:
+        """How many GPUs there are. Raises Failure with the reason where there is no driver."""
+
+    def properties(self, ordinal: int) -> Properties:
+        """What a GPU is."""
+
+    # Memory.
+
+    def allocate(self, ordinal: int, nbytes: int) -> Address:
+        """Device memory. Raises MemoryError."""
+
+    def free(self, ordinal: int, address: Address) -> None:
+        """Give device memory back. Waits for the device."""
+
+    def free_memory(self, ordinal: int) -> int:
+        """Bytes of device memory that nobody has."""
+
+    def pinned(self, nbytes: int) -> Array:
+        """Page-locked host memory, as bytes: copies from and to it do not make the host wait. Freed with the array."""
+
+    def copy_in(self, ordinal: int, target: Address, source: Array, stream: Handle) -> None:
+        """Enqueue a copy from contiguous host memory. Pageable memory may be changed once this returns."""
+
+    def copy_out(self, ordinal: int, target: Array, source: Address, stream: Handle) -> None:
+        """Enqueue a copy to contiguous host memory. It is there when the stream is done."""
+
+    def copy(self, ordinal: int, target: Address, source: Address, nbytes: int, stream: Handle) -> None:
+        """Enqueue a copy within a device."""
+
+    def copy_peer(self, to: int, target: Address, of: int, source: Address, nbytes: int, stream: Handle) -> None:
+        """Enqueue a copy from a device to another, in a stream of the one that it goes to."""
+
+    # Streams.
+
+    def stream(self, ordinal: int) -> Handle:
+        """A stream that does not wait for the default one."""
+
+    def wait(self, ordinal: int, stream: Handle) -> None:
+        """Wait until a stream is done. The one call, with `elapsed`, in which the host waits for a device."""
+
+    def event(self, ordinal: int, timed: bool = False) -> Handle:
+        """An event, which is recorded later."""
+
+    def record(self, ordinal: int, event: Handle, stream: Handle) -> None:
+        """Let an event happen when what is in a stream so far is done."""
+
+    def after(self, ordinal: int, stream: Handle, event: Handle) -> None:
+        """Let what is enqueued in a stream from now on wait for an event, also of another device."""
+
+    def done(self, event: Handle) -> bool:
+        """Whether an event has happened, without waiting for it."""
+
+    def elapsed(self, first: Handle, second: Handle) -> float:
+        """Seconds between two timed events. Waits for the second."""
+
+    def drop_event(self, event: Handle) -> None:
+        """Give an event back."""
+
+    # Programs.
+
+    def build(self, source: str, architecture: str) -> bytes:
+        """The machine code of a CUDA C source, by NVRTC. Raises Refused. Needs no GPU."""
+
+    def module(self, ordinal: int, code: bytes) -> Handle:
+        """Load machine code."""
+
+    def function(self, ordinal: int, module: Handle, name: str) -> Handle:
+        """A kernel of a module."""
+
+    def launch(
+        self,
+        ordinal: int,
+        function: Handle,
+        grid: Sequence[int],
+        block: Sequence[int],
+        arguments: int,
+        stream: Handle,
+        shared: int = 0,
+    ) -> None:
+        """Enqueue a kernel; `arguments` is the address of an array of addresses of its arguments, read at once."""
+
+    # Products.
+
+    def multiply(
+        self,
+        ordinal: int,
+        dtype: str,
+        sizes: tuple[int, int, int],
+        a: Matrix,
+        b: Matrix,
+        out: Matrix,
+        batch: int,
+        add: bool,
+        precision: str,
+        stream: Handle,
+    ) -> None:
+        """Enqueue out = a b, or out += a b, by cuBLAS: matrices (m, k), (k, n) and (m, n), column by column.
+
+        Args:
+            dtype: float16, bfloat16, float32 or float64; halves are summed in float32.
+            sizes: m, n, k.
+            precision: `highest` or `tf32`: what float32 is rounded to before it is multiplied.
+        """
+
+    # Graphs.
+
+    def begin_capture(self, ordinal: int, stream: Handle) -> None:
+        """From now on what is enqueued in this stream is written down instead of done."""
+
+    def end_capture(self, ordinal: int, stream: Handle) -> Handle:
+        """What was written down, ready to be launched."""
+
+    def launch_graph(self, ordinal: int, graph: Handle, stream: Handle) -> None:
+        """Enqueue all that was written down."""
+
+    def drop_graph(self, graph: Handle) -> None:
+        """Give a graph back."""
+
+    # Peers.
+
+    def can_reach(self, ordinal: int, other: int) -> bool:
+        """Whether a device reads the memory of another directly; if so, it may from now on."""

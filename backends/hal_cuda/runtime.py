@@ -1,0 +1,173 @@
+"""One GPU at work: its streams, memory, programs, launches and products, and what went wrong."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from hal.codegen.dialect import CUDA
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.layout import Shape, row_strides
+from hal.codegen.kernels.memory import Memory, Pool
+from hal.codegen.kernels.products import Product
+from hal.codegen.kernels.runtime import Runtime
+from hal.plugin import Array, DeviceError, Spec, dtypes
+from hal_cuda.driver import Address, Driver, Failure
+from hal_cuda.programs import CUDAPrograms, Kernel
+from hal_cuda.transfers import Transfers
+
+SPARE = 0.95  # of the memory that is free at the start: the rest is for programs and libraries
+GROUP = 256  # threads of a block of kernels that do not choose their own
+MOST_BLOCKS = (2**31 - 1, 65535, 65535)  # along each axis of a grid
+ARGUMENT_BYTES = 4096  # of one kernel, on every generation
+REMEMBERED = 64  # launches whose names are kept, to tell what a failure may have come from
+GONE = ("IllegalAddress", "LaunchFailure", "ECCUncorrectable", "DevicesUnavailable", "HardwareStackError", "Misaligned")
+
+
+class CUDARuntime(Runtime):
+    """A GPU that runs kernels. There is one for each, made on first use.
+
+    Attributes:
+        driver, ordinal: NVIDIA's libraries, and which GPU this is.
+        properties: what it is.
+        stream: in which kernels are enqueued; copies from the host have their own, in `transfers`.
+        lock: held while a kernel's arguments are written and it is enqueued.
+        held: while a graph is captured, all memory that is taken: it must stay the graph's. Else None.
+        recent: names of what was enqueued since the device was last waited for.
+    """
+
+    dialect = CUDA
+    halves = True
+
+    def __init__(self, driver: Driver, ordinal: int, name: str) -> None:
+        self.driver, self.ordinal, self.name = driver, ordinal, name
+        self.properties = driver.properties(ordinal)
+        self.title = self.properties.name
+        self.units = self.properties.units
+        self.local = min(GROUP, self.properties.group)
+        self.local_memory = self.properties.shared
+        self.argument_bytes = ARGUMENT_BYTES
+        self.lock = threading.RLock()
+        self.held: list[Any] | None = None
+        self.recent: deque[str] = deque(maxlen=REMEMBERED)
+        with self.guarded("the first use"):
+            self.stream = driver.stream(ordinal)
+            room = int(SPARE * driver.free_memory(ordinal))
+        self.max_block = room
+        self.pool = Pool(self, room)
+        self.programs = CUDAPrograms(driver, ordinal, name, self.title, self.properties)
+        self.transfers = Transfers(self)
+
+    # Memory.
+
+    def empty(self, shape: Shape, dtype: dtypes.DType, made_by: str = "a tensor") -> Buffer:
+        found = super().empty(shape, dtype, made_by)
+        if self.held is not None:
+            self.held.append(found.memory)
+        return found
+
+    def allocate(self, nbytes: int) -> Address:
+        with self.guarded("an allocation"):
+            return self.driver.allocate(self.ordinal, nbytes)
+
+    def deallocate(self, data: Address) -> None:
+        with self.guarded("giving memory back"):
+            self.driver.free(self.ordinal, data)
+
+    def upload(self, array: Array, spec: Spec) -> Buffer:
+        with self.lock, self.guarded("a copy from the host"):
+            memory = self.transfers.send(array, "a tensor from the host")
+        if self.held is not None:  # the copy is done now, once, and not by the graph
+            self.held.append(memory)
+        return Buffer(memory, spec.shape, spec.dtype, row_strides(spec.shape), 0)
+
+    def download(self, buffer: Buffer) -> Array:
+        out = np.empty(buffer.shape, buffer.dtype.numpy)
+        if out.size:
+            with self.lock, self.guarded("a copy to the host"):
+                self.driver.copy_out(self.ordinal, out.reshape(-1).view(np.uint8), address_of(buffer), self.stream)
+            self.finish("a copy to the host")
+        return out
+
+    # Work.
+
+    def launch(
+        self,
+        label: str,
+        kernel: Kernel,
+        items: Shape,
+        local: Shape,
+        *arguments: Any,
+        writes: Sequence[Memory] = (),
+    ) -> None:
+        grid = [1, 1, 1]
+        block = [1, 1, 1]
+        for axis, (n, each) in enumerate(zip(items, local, strict=True)):
+            grid[axis], block[axis] = n // each, each
+            if grid[axis] > MOST_BLOCKS[axis]:
+                raise DeviceError(
+                    f"{label} needs {grid[axis]} blocks of threads along axis {axis} on {self.name}, which has at most "
+                    f"{MOST_BLOCKS[axis]}: divide the call into smaller ones"
+                )
+        with self.lock:
+            self.recent.append(label)
+            try:
+                written = kernel.write(arguments)
+                self.driver.launch(self.ordinal, kernel.handle, grid, block, written, self.stream)
+            except Failure as error:
+                raise self.failure(label, error) from error
+        self._waited_for(label)
+
+    def multiply(self, label: str, product: Product) -> None:
+        from hal_cuda.products import multiply
+
+        with self.lock:
+            self.recent.append(label)
+            with self.guarded(label):
+                multiply(self, label, product)
+        self._waited_for(label)
+
+    def finish(self, label: str = "waiting for the device") -> None:
+        with self.guarded(label):
+            self.driver.wait(self.ordinal, self.stream)
+        self.recent.clear()
+
+    def _waited_for(self, label: str) -> None:
+        if self.held is None and os.environ.get("HAL_CUDA_SYNC", "") not in ("", "0"):
+            self.finish(label)
+
+    # Failures.
+
+    @contextmanager
+    def guarded(self, label: str) -> Iterator[None]:
+        """A block in which what the driver refuses becomes HAL's error."""
+        try:
+            yield
+        except Failure as error:
+            raise self.failure(label, error) from error
+
+    def failure(self, label: str, error: Failure) -> DeviceError:
+        """HAL's error for one of the driver's: what failed, on which device, and the cure."""
+        earlier = list(dict.fromkeys(self.recent))
+        if any(word in error.code for word in GONE):
+            since = f"; enqueued since it was last waited for: {', '.join(earlier)}" if earlier else ""
+            return DeviceError(
+                f"{label} found {self.name} ({self.title}) unusable: {error}{since}; what is in its memory is lost, "
+                "what is on the host is not: start the process again, with HAL_CUDA_SYNC=1 to see which op it was"
+            )
+        return DeviceError(
+            f"{label} failed on {self.name} ({self.title}): {error}; "
+            "set HAL_CUDA_SYNC=1 so that an error is raised by the op that caused it"
+        )
+
+
+def address_of(buffer: Buffer) -> Address:
+    """Where the first element of a buffer lies."""
+    found: Address = buffer.memory.data + buffer.offset * buffer.dtype.itemsize
+    return found
