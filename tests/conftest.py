@@ -1,4 +1,7 @@
-"""Fixtures for all tests: the devices that a program is run on, the template plugin among them, and torch."""
+"""Fixtures for all tests: the devices that a program is run on, the template plugin among them, and torch.
+
+With `--device NAME` the tests run on that one: it is the default device, and what they read is copied to the host.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import hal
+import hal.interop
 
 PLUGINS = Path(__file__).parent.parent / "plugins"
 for _plugin in ("template", "primitive"):  # as installed plugins would be, but from the source tree
@@ -19,7 +24,33 @@ for _plugin in ("template", "primitive"):  # as installed plugins would be, but 
 DEVICES = ["cpu", "fake", "template", "primitive", pytest.param("opencl", marks=pytest.mark.slow)]
 
 
-@pytest.fixture(params=DEVICES)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--device`."""
+    parser.addoption("--device", metavar="NAME", default="", help="run the tests on this device of hal, and no other")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the device that was named the default, and let results be read though they are not in host memory."""
+    if not config.getoption("--device", ""):
+        return
+    os.environ["HAL_BACKEND"] = config.getoption("--device")
+    os.environ["HAL_FALLBACK"] = "allow"
+    plain = hal.interop.numpy
+
+    def numpy(x: hal.Tensor, /, *, force: bool = False) -> Any:
+        return plain(x.cpu(), force=force)
+
+    hal.interop.numpy = hal.Tensor.numpy = numpy  # type: ignore[method-assign]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The devices of `each_device`: all, or the one that was named."""
+    if "each_device" in metafunc.fixturenames:
+        named = metafunc.config.getoption("--device", "")
+        metafunc.parametrize("each_device", [named] if named else DEVICES, indirect=True)
+
+
+@pytest.fixture
 def each_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> hal.Device:
     """Every device that is here and can train, one after the other, as the default device."""
     if not hal.device_count(request.param):
