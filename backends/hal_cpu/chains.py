@@ -45,6 +45,7 @@ class Cut:
 
     shape: Shape
     axis: int
+    elements: int = BLOCK  # of a block, about
 
     @property
     def rows(self) -> int:
@@ -64,7 +65,7 @@ class Cut:
     @property
     def step(self) -> int:
         """Rows in a block."""
-        return max(1, BLOCK // max(1, self.columns))
+        return max(1, self.elements // max(1, self.columns))
 
     def kind(self, shape: Shape) -> str:
         """How an input goes with the rows: `all`, one number for each of the `rows`, one row of `columns`, or `one`."""
@@ -79,6 +80,10 @@ class Cut:
             return "rows"
         return "columns" if prod(head) == 1 and whole_tail else ""
 
+    def fits(self, inputs: Sequence[Shape]) -> bool:
+        """Whether every input has all rows or one, and all columns or one, and a row is no larger than a block."""
+        return 0 not in self.shape and self.columns <= self.elements and all(self.kind(s) for s in inputs)
+
     def block(self, spec: Spec) -> Spec:
         """What a kernel sees of a value at a time."""
         kind, rest = self.kind(spec.shape), self.lying[1:]
@@ -88,19 +93,16 @@ class Cut:
 
 def rows_and_columns(inputs: Sequence[Shape], shape: Shape) -> Cut | None:
     """How to cut `shape` so that every input has all rows or one, and all columns or one; None if there is no way."""
-    if 0 in shape:
-        return None
-    for axis in range(len(shape), -1, -1):
-        cut = Cut(shape, axis)
-        if all(cut.kind(s) for s in inputs) and cut.columns <= BLOCK:
-            return cut
-    return None
+    cuts = (Cut(shape, axis) for axis in range(len(shape), -1, -1))
+    return next((cut for cut in cuts if cut.fits(inputs)), None)
 
 
 class Chain:
     """A chain of elementwise ops, called with the arrays that it is given and perhaps `out=`."""
 
-    def __init__(self, cut: Cut, steps: list[Step], inputs: list[Shape], outputs: list[int]) -> None:
+    def __init__(self, cut: Cut, steps: list[Step], inputs: list[Shape], outputs: list[int],
+                 leaving: bool = True) -> None:  # fmt: skip
+        """`leaving`: whether the outputs are written as a whole, and not only seen block by block."""
         self.cut = cut
         self.lying, self.rows, self.step = cut.lying, cut.rows, cut.step
         self.axes = tuple(range(len(cut.shape)))
@@ -108,34 +110,35 @@ class Chain:
         self.kinds = [cut.kind(s) for s in inputs]
         self.outputs = outputs
         self.dtypes = {s.output: s.dtype for s in steps}
-        self.slots, self.count = _slots(steps, set(outputs))
+        self.slots, self.count = _slots(steps, set(outputs) if leaving else set())
         self.line = max((d.itemsize for d in self.dtypes.values()), default=1) * cut.step * cut.columns
 
     def __call__(self, *inputs: Array, out: tuple[Array | None, ...] | None = None) -> tuple[Array, ...]:
-        order = self._order([x for x, kind in zip(inputs, self.kinds, strict=True) if kind == "all"])
+        order = self.order(inputs)
         given = out or (None,) * len(self.outputs)
         if order is None:
-            return self._one_by_one(inputs, given)
+            return self._delivered(self.one_by_one(inputs), given)
         results = [
             self._empty(order, self.dtypes[n]) if x is None else x for n, x in zip(self.outputs, given, strict=True)
         ]
         turned = [x.transpose(order) for x in results]
         if not all(x.flags.c_contiguous for x in turned):
-            return self._one_by_one(inputs, given)
+            return self._delivered(self.one_by_one(inputs), given)
         lying = self.lying
         targets = {n: x.reshape(lying) for n, x in zip(self.outputs, turned, strict=True)}
-        tables = [self._table(x, kind, order) for x, kind in zip(inputs, self.kinds, strict=True)]
+        tables = self.tables(inputs, order)
 
         def part(start: int, stop: int) -> None:
-            memory = scratch("chain", (self.count, self.line), np.uint8)
+            spare = self.spare()
             for at in range(start, stop, self.step):
-                self._block(tables, targets, memory, at, min(at + self.step, stop))
+                self.block(tables, targets, spare, at, min(at + self.step, stop))
 
         in_parts(quiet(part), self.rows, 2 * len(self.steps) * prod(lying))
         return tuple(results)
 
-    def _order(self, full: list[Array]) -> tuple[int, ...] | None:
+    def order(self, inputs: Sequence[Array]) -> tuple[int, ...] | None:
         """The one order in which the axes of all inputs lie in memory; None without one."""
+        full = [x for x, kind in zip(inputs, self.kinds, strict=True) if kind == "all"]
         if all(x.flags.c_contiguous for x in full):
             return self.axes
         if not {"all", "one"}.issuperset(self.kinds) or len(self.lying) > 1:  # rows are rows of the shape
@@ -148,8 +151,11 @@ class Chain:
             return np.empty(self.cut.shape, dtype)
         return np.empty([self.cut.shape[axis] for axis in order], dtype).transpose(np.argsort(order))
 
+    def tables(self, inputs: Sequence[Array], order: tuple[int, ...]) -> list[tuple[Array, bool]]:
+        """Each input as a matrix or vector, and whether each block has its own rows of it."""
+        return [self._table(x, kind, order) for x, kind in zip(inputs, self.kinds, strict=True)]
+
     def _table(self, x: Array, kind: str, order: tuple[int, ...]) -> tuple[Array, bool]:
-        """An input as a matrix or vector, and whether each block has its own rows of it."""
         lying = self.lying
         if kind == "all":
             return x.transpose(order).reshape(lying), True
@@ -157,25 +163,33 @@ class Chain:
             return x.reshape((lying[0], *(1 for _ in lying[1:]))), True
         return x.reshape((1, lying[1]) if kind == "columns" else ()), False
 
-    def _block(
-        self, tables: list[tuple[Array, bool]], targets: dict[int, Array], memory: Array, at: int, stop: int
-    ) -> None:
-        values = [x[at:stop] if moves else x for x, moves in tables]
-        shape = (stop - at, *self.lying[1:])
-        size = prod(shape)
-        for step in self.steps:
-            if step.output in targets:
-                target = targets[step.output][at:stop]
-            else:
-                target = memory[self.slots[step.output], : size * step.dtype.itemsize].view(step.dtype).reshape(shape)
-            values.append(step.run(*[values[i] for i in step.inputs], **step.settings, out=target))
+    def spare(self) -> dict[int, Array]:
+        """Memory of this thread for a block of each result that does not leave the chain."""
+        memory = scratch("chain", (self.count, self.line), np.uint8)
+        shape = (self.step, *self.lying[1:])
+        return {
+            n: memory[slot, : prod(shape) * self.dtypes[n].itemsize].view(self.dtypes[n]).reshape(shape)
+            for n, slot in self.slots.items()
+        }
 
-    def _one_by_one(self, inputs: tuple[Array, ...], out: tuple[Array | None, ...]) -> tuple[Array, ...]:
-        """The ops on whole arrays, for those that lie in memory in different orders."""
-        values: list[Array] = list(inputs)
+    def block(
+        self, tables: list[tuple[Array, bool]], targets: dict[int, Array], spare: dict[int, Array], at: int, stop: int
+    ) -> Array:
+        """Run the ops on some rows, with results in `targets` if they belong there; the last one's result."""
+        values = [x[at:stop] if moves else x for x, moves in tables]
+        for step in self.steps:
+            target = targets[step.output][at:stop] if step.output in targets else spare[step.output][: stop - at]
+            values.append(step.run(*[values[i] for i in step.inputs], **step.settings, out=target))
+        return values[-1]
+
+    def one_by_one(self, inputs: Sequence[Array]) -> list[Array]:
+        """The results of the ops on whole arrays, for those that lie in memory in different orders."""
+        values = list(inputs)
         for step in self.steps:
             values.append(quiet(step.whole)(*[values[i] for i in step.inputs], **step.settings))
-        results = [values[n] for n in self.outputs]
+        return [values[n] for n in self.outputs]
+
+    def _delivered(self, results: list[Array], out: Sequence[Array | None]) -> tuple[Array, ...]:
         for target, value in zip(out, results, strict=True):
             if target is not None:
                 np.copyto(target, value)

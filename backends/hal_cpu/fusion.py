@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from hal.plugin import Array, Backend, Group, Node, Op, Spec
-from hal_cpu.chains import Chain, Step, rows_and_columns
+from hal import ops
+from hal.plugin import Array, Backend, Graph, Group, Node, Op, Spec, Value
+from hal_cpu.chains import Chain, Cut, Step, rows_and_columns
+from hal_cpu.folds import Fold, Reduction, reduced_cut, summed
 from hal_cpu.quiet import quiet
 
 WORTH = 1 << 17  # elements of a result from which blocks gain more than cutting costs (measured)
 SMALL = 8192  # elements of a parameter up to which calls take longer than copies (measured)
+FOLDS = (ops.sum, ops.max, ops.min, ops.any, ops.all)  # whose results for parts can be taken together by themselves
 Run = Callable[..., tuple[Array, ...]]
 
 
@@ -26,8 +29,10 @@ def fused(backend: Backend, group: Group) -> Run | None:
     if group.kind == "updates":
         return _updates(backend, group)
     if group.kind == "elementwise" and group.graph.outputs[0].spec.size >= WORTH:
-        return _chain(backend, group)
-    return None
+        return _elementwise(backend, group.graph)
+    if group.kind == "reduction" and group.graph.nodes[-1].inputs[0].spec.size >= WORTH:
+        return _reduction(backend, group.graph)
+    return None  # an epilogue as well: products in blocks that stay in the cache are slower than one product
 
 
 def _kernel(backend: Backend, node: Node, specs: tuple[Spec, ...]) -> tuple[Callable[..., Any], bool] | None:
@@ -38,23 +43,58 @@ def _kernel(backend: Backend, node: Node, specs: tuple[Spec, ...]) -> tuple[Call
     return None if found is None else (found.run, found.out)
 
 
-def _chain(backend: Backend, group: Group) -> Run | None:
-    graph = group.graph
-    shape = graph.outputs[0].spec.shape
-    cut = rows_and_columns([v.spec.shape for v in graph.inputs], shape)
-    if cut is None or any(v.spec.dtype.kind == "complex" for v in graph.values()):
+def _chain(backend: Backend, nodes: Sequence[Node], inputs: Sequence[Value], outputs: Sequence[Value], cut: Cut | None,
+           leaving: bool = True) -> Chain | None:  # fmt: skip
+    """The nodes as a chain over blocks of `cut`, if they have kernels for such blocks.
+
+    Args:
+        leaving: whether the outputs are written as a whole, and not only seen block by block.
+    """
+    made = [v for node in nodes for v in node.outputs]
+    if cut is None or any(v.spec.dtype.kind == "complex" for v in (*inputs, *made)):
         return None
-    numbers = {v: i for i, v in enumerate(graph.values())}
+    numbers = {v: i for i, v in enumerate((*inputs, *made))}
     steps = []
-    for node in graph.nodes:
-        out = node.outputs[0]
+    for node in nodes:
         piece = _kernel(backend, node, tuple(cut.block(v.spec) for v in node.inputs))
         whole = _kernel(backend, node, tuple(v.spec for v in node.inputs))
         if piece is None or whole is None or not piece[1]:
             return None
-        inputs = tuple(numbers[x] for x in node.inputs)
-        steps.append(Step(piece[0], whole[0], inputs, numbers[out], dict(node.settings), out.spec.dtype.numpy))
-    return Chain(cut, steps, [v.spec.shape for v in graph.inputs], [numbers[v] for v in graph.outputs])
+        given, out = tuple(numbers[x] for x in node.inputs), node.outputs[0]
+        steps.append(Step(piece[0], whole[0], given, numbers[out], dict(node.settings), out.spec.dtype.numpy))
+    results = [numbers[v] for v in outputs]
+    return Chain(cut, steps, [v.spec.shape for v in inputs], results, leaving)
+
+
+def _elementwise(backend: Backend, graph: Graph) -> Run | None:
+    shape = graph.outputs[0].spec.shape
+    cut = rows_and_columns([v.spec.shape for v in graph.inputs], shape)
+    return _chain(backend, graph.nodes, graph.inputs, graph.outputs, cut)
+
+
+def _reduction(backend: Backend, graph: Graph) -> Run | None:
+    """Elementwise nodes and a reduction of the last one's result, if blocks can be reduced for themselves."""
+    *nodes, last = graph.nodes
+    (given,), (result,) = last.inputs, last.outputs
+    partial = ops.sum if last.op is ops.mean else last.op
+    axis, shape = last.settings["axis"], given.spec.shape
+    if partial not in FOLDS or given.spec.dtype.itemsize == 2 or given is not nodes[-1].outputs[0]:
+        return None  # half precision would be rounded for each block
+    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    reduced = tuple(sorted(a % len(shape) for a in axes))
+    cut = reduced_cut([v.spec.shape for v in graph.inputs], shape, reduced)
+    chain = _chain(backend, nodes, graph.inputs, [given], cut, leaving=False)
+    block = backend.kernels.find(partial, (given.spec,), {"axis": None, "keepdims": False})
+    whole = _kernel(backend, last, (given.spec,))
+    if chain is None or block is None or whole is None:
+        return None
+    count = given.spec.size // max(1, result.spec.size) if last.op is ops.mean else 1
+    settings = dict(last.settings)
+    kernel = whole[0]
+    run = summed if partial is ops.sum and given.spec.dtype.is_floating else block.run
+    return Fold(chain, Reduction(
+        run, lambda x: kernel(x, **settings), reduced, count, result.spec.shape, result.spec.dtype.numpy
+    ))  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +113,7 @@ class _Update:
 
     @property
     def bundle(self) -> Hashable:
-        """What is equal for steps that can be taken as one; of a large one, itself: for that it would only be copied."""
+        """What is equal for steps that can be taken as one; of a large one, which would only be copied, itself."""
         param, rest = self.node.inputs[0].spec, self.node.inputs[1:]
         if param.size > SMALL or any(x.spec.shape not in (param.shape, ()) for x in rest):
             return self
@@ -98,7 +138,7 @@ def _updates(backend: Backend, group: Group) -> Run | None:
     steps = [_alone(b[0]) if len(b) == 1 else _together(b) for b in bundles.values()]
 
     def run(*inputs: Array, out: tuple[Array | None, ...] | None = None) -> tuple[Array, ...]:
-        results = list(out) if out is not None else [None] * count
+        results: list[Array | None] = [*out] if out is not None else [None] * count
         for step in steps:
             step(inputs, results)
         return tuple(results)  # type: ignore[arg-type]  # each step filled in its own

@@ -45,7 +45,7 @@ def _ones(n: int, dtype: np.dtype[Any]) -> Array:
     return np.ones(n, dtype)
 
 
-def _sum_of_rows(x: Array) -> Array:
+def sum_of_rows(x: Array) -> Array:
     """The sums of the rows of a contiguous matrix, as products with ones, in pieces that keep the error small.
 
     A product with ones takes a fifth of the time of NumPy's sum (measured), since BLAS uses every lane and core.
@@ -62,7 +62,7 @@ def _sum_of_rows(x: Array) -> Array:
     return _add(sums, 1)
 
 
-def _sum_of_columns(x: Array) -> Array:
+def sum_of_columns(x: Array) -> Array:
     """The sums over the middle axis: first of neighbours together, as products with ones, then of what these give.
 
     The error of the two steps grows with the square root of the number of terms, and not with the number.
@@ -92,12 +92,12 @@ def _large_sum(x: Array, axes: tuple[int, ...]) -> Array:
         reduced, n = groups.pop()
         front = prod(size for _, size in groups)
         if reduced:
-            x = _sum_of_rows(x.reshape(front, n))
+            x = sum_of_rows(x.reshape(front, n))
             continue
         _, m = groups.pop()
         front //= m
         x = x.reshape(front, m, n)
-        x = _sum_of_columns(x) if m > _SHORT else _add(x, 1)
+        x = sum_of_columns(x) if m > _SHORT else _add(x, 1)
         groups = [*groups[:-1], (False, groups[-1][1] * n)] if groups else [(False, n)]
     x = x.reshape(shape)
     return x.transpose([kept.index(i) for i in sorted(kept)]) if kept != sorted(kept) else x

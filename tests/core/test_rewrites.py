@@ -273,6 +273,43 @@ def test_elementwise_fusion() -> None:
     """)
 
 
+def test_several_producers_join_one_group() -> None:
+    """All that feed a node, unless something that is not elementwise stands between them."""
+    graph = elementwise_fusion(parse(text("""
+        graph(x: float32[2, 3], y: float32[2, 3], z: float32[2, 3])
+            v0: float32[2, 3] = mul(x, y)
+            v1: float32[2, 3] = add(v0, z)
+            v2: float32[2, 3] = mul(x, z)
+            v3: float32[2, 3] = sub(v1, v2)
+            v4: float32[2, 3] = exp(v3)
+            s: float32[2, 1] = sum(v4, axis=1, keepdims=True)
+            v5: float32[2, 3] = neg(y)
+            v6: float32[2, 3] = mul(v5, s)
+            v7: float32[2, 3] = add(v4, v6)
+            return v7
+    """)))  # fmt: skip
+    graph.check()
+    assert graph.text() == text("""
+        graph(x: float32[2, 3], y: float32[2, 3], z: float32[2, 3])
+            v4: float32[2, 3] = elementwise_mul_add_sub_exp(x, y, z)
+            |   graph(x: float32[2, 3], y: float32[2, 3], z: float32[2, 3])
+            |       v0: float32[2, 3] = mul(x, y)
+            |       v1: float32[2, 3] = add(v0, z)
+            |       v2: float32[2, 3] = mul(x, z)
+            |       v3: float32[2, 3] = sub(v1, v2)
+            |       v4: float32[2, 3] = exp(v3)
+            |       return v4
+            s: float32[2, 1] = sum(v4, axis=1, keepdims=True)
+            v7: float32[2, 3] = elementwise_neg_mul_add(y, s, v4)
+            |   graph(y: float32[2, 3], s: float32[2, 1], v4: float32[2, 3])
+            |       v5: float32[2, 3] = neg(y)
+            |       v6: float32[2, 3] = mul(v5, s)
+            |       v7: float32[2, 3] = add(v4, v6)
+            |       return v7
+            return v7
+    """)
+
+
 def test_neighbours_join_elementwise_ops() -> None:
     """A contraction before them, a reduction after them; not where something else needs what is between."""
     graph = parse(text("""
@@ -312,7 +349,7 @@ def test_neighbours_join_elementwise_ops() -> None:
     """)
     assert changes_rounding(reduction_fusion)
     x, w, b = hal.randn(2, 3), hal.randn(4, 3), hal.randn(4)
-    steps = plan_of(graph).steps  # the CPU takes no such groups: their nodes run one by one
+    steps = plan_of(graph).steps  # the CPU takes no groups as small: their nodes run one by one
     assert [step.node.op.name for step in steps] == ["linear", "add", "relu", "linear", "mul", "sum", "exp", "max"]
     got = plan_of(graph).run(x.buffer, w.buffer, b.buffer)
     np.testing.assert_array_equal(got[0], ops.relu(ops.linear(x, w) + b).numpy())

@@ -6,7 +6,7 @@ say how they fuse get groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hal.graph.graph import Graph, Group, Node, Value
 from hal.graph.groups import grouped
@@ -20,35 +20,41 @@ class _Unit:
     """What runs at one time: a node, or a group of them.
 
     Attributes:
-        members: its nodes.
-        last: the highest position of one in the graph.
-        before: the units whose results it takes.
+        members: its nodes, by their positions in the graph.
+        last: the highest of these.
+        needs: the values that it takes from other nodes.
     """
 
-    __slots__ = ("before", "last", "members")
+    __slots__ = ("last", "members", "needs")
 
-    def __init__(self, node: Node, position: int, before: set[_Unit]) -> None:
-        self.members = [node]
+    def __init__(self, node: Node, position: int, needs: set[Value]) -> None:
+        self.members = {position: node}
         self.last = position
-        self.before = before
+        self.needs = needs
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Its nodes in an order in which they can run."""
+        return [self.members[position] for position in sorted(self.members)]
 
 
 def elementwise_fusion(graph: Graph) -> Graph:
     """The graph with groups of two or more elementwise nodes of one shape on devices that fuse."""
-    units: list[_Unit] = []
     of: dict[Value, _Unit] = {}
     for position, node in enumerate(graph.nodes):
-        before = {of[x] for x in node.inputs if x in of}
-        unit = _joined(node, position, before) if may_fuse(node) else None
-        if unit is None:
-            unit = _Unit(node, position, before)
-            units.append(unit)
-        for out in node.outputs:
-            of[out] = unit
+        unit = _Unit(node, position, {x for x in node.inputs if x in of})
+        of.update(dict.fromkeys(node.outputs, unit))
+        if may_fuse(node):
+            for producer in sorted({of[x] for x in unit.needs}, key=lambda u: -u.last):
+                if position - producer.last > _NEAR:
+                    break
+                if _alike(producer, node) and not _between(unit, producer, of):
+                    _merge(unit, producer, of)
+    units = list(dict.fromkeys(of[out] for node in graph.nodes for out in node.outputs))
     if all(len(unit.members) == 1 for unit in units):
         return graph
     needed = _needed(graph, of)
-    return graph.with_nodes(_in_order(units, needed))
+    return graph.with_nodes(_in_order(units, needed, of))
 
 
 def may_fuse(node: Node) -> bool:
@@ -62,25 +68,29 @@ def may_fuse(node: Node) -> bool:
     )
 
 
-def _joined(node: Node, position: int, before: set[_Unit]) -> _Unit | None:
-    """The unit of a producer that the node could join and did, if there is one."""
-    shape = node.outputs[0].spec.shape
-    for unit in sorted(before, key=lambda u: -u.last):
-        if position - unit.last > _NEAR:
-            break
-        member = unit.members[0]
-        if not may_fuse(member) or member.device is not node.device or member.outputs[0].spec.shape != shape:
-            continue
-        others = before - {unit}
-        if not _may_depend(others, unit):
-            unit.members.append(node)
-            unit.last = position
-            unit.before |= others
-            return unit
-    return None
+def _alike(unit: _Unit, node: Node) -> bool:
+    """Whether a unit consists of elementwise nodes like this one: of its shape, on its device."""
+    member = next(iter(unit.members.values()))
+    same = member.device is node.device and member.outputs[0].spec.shape == node.outputs[0].spec.shape
+    return same and may_fuse(member)
 
 
-def _may_depend(units: Iterable[_Unit], on: _Unit) -> bool:
+def _between(unit: _Unit, producer: _Unit, of: Mapping[Value, _Unit]) -> bool:
+    """Whether a third unit stands between two, taking from one what it gives to the other."""
+    return _may_depend((of[x] for x in unit.needs if of[x] is not producer), producer, of) or _may_depend(
+        (of[x] for x in producer.needs if of[x] is not unit), unit, of
+    )
+
+
+def _merge(unit: _Unit, producer: _Unit, of: dict[Value, _Unit]) -> None:
+    unit.members |= producer.members
+    unit.last = max(unit.members)
+    for node in producer.members.values():
+        of.update(dict.fromkeys(node.outputs, unit))
+    unit.needs = {x for x in unit.needs | producer.needs if of[x] is not unit}
+
+
+def _may_depend(units: Iterable[_Unit], on: _Unit, of: Mapping[Value, _Unit]) -> bool:
     """Whether any of the units needs, directly or not, what `on` computes; also true where that takes long to tell."""
     seen: set[_Unit] = set()
     waiting = list(units)
@@ -90,11 +100,11 @@ def _may_depend(units: Iterable[_Unit], on: _Unit) -> bool:
             return True
         if unit not in seen:
             seen.add(unit)
-            waiting += unit.before
+            waiting += {of[x] for x in unit.needs}
     return False
 
 
-def _needed(graph: Graph, of: dict[Value, _Unit]) -> set[Value]:
+def _needed(graph: Graph, of: Mapping[Value, _Unit]) -> set[Value]:
     """The values that are used outside the unit that makes them."""
     found = set(graph.results)
     for node in graph.nodes:
@@ -103,7 +113,7 @@ def _needed(graph: Graph, of: dict[Value, _Unit]) -> set[Value]:
     return found
 
 
-def _in_order(units: list[_Unit], needed: set[Value]) -> list[Node]:
+def _in_order(units: list[_Unit], needed: set[Value], of: Mapping[Value, _Unit]) -> list[Node]:
     """A node for each unit, each after those that it needs; otherwise in the order of the graph."""
     found: list[Node] = []
     done: set[_Unit] = set()
@@ -111,7 +121,7 @@ def _in_order(units: list[_Unit], needed: set[Value]) -> list[Node]:
         waiting = [start]
         while waiting:
             unit = waiting[-1]
-            missing = [u for u in unit.before if u not in done and u is not unit]
+            missing = {of[x] for x in unit.needs} - done
             if unit in done:
                 waiting.pop()
             elif missing:
@@ -124,7 +134,8 @@ def _in_order(units: list[_Unit], needed: set[Value]) -> list[Node]:
 
 
 def _node_of(unit: _Unit, needed: set[Value]) -> Node:
-    if len(unit.members) == 1:
-        return unit.members[0]
-    outputs = tuple(out for node in unit.members for out in node.outputs if out in needed)
-    return grouped(unit.members, "elementwise", outputs)
+    nodes = unit.nodes
+    if len(nodes) == 1:
+        return nodes[0]
+    outputs = tuple(out for node in nodes for out in node.outputs if out in needed)
+    return grouped(nodes, "elementwise", outputs)
