@@ -37,7 +37,7 @@ class CUDA(Backend):
 
     @cached_property
     def kernels(self) -> Kernels:  # type: ignore[override]  # the kernel files are imported on first use
-        from hal_cuda.kernels import kernels
+        from hal_cuda.all_kernels import kernels
 
         return kernels
 

@@ -123,7 +123,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-WITH_HAL = ("opencl", "systolic")  # devices that come with HAL and are there on some machines
+WITH_HAL = ("cuda", "opencl", "systolic")  # devices that come with HAL and are there on some machines
 
 
 def run(site: Path | None, *args: str, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
