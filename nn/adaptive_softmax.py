@@ -79,7 +79,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
             )
         single = target_.ndim == 0
         x = input_.unsqueeze(0) if single else input_
-        target = np.asarray(target_.numpy(), np.int64).reshape(-1)
+        target = np.asarray(target_.cpu().numpy(), np.int64).reshape(-1)
         if target.size and not (target.min() >= 0 and target.max() < self.n_classes):
             raise ShapeError(
                 f"AdaptiveLogSoftmaxWithLoss needs targets from 0 to {self.n_classes - 1}, got {target.min()} to "

@@ -88,6 +88,7 @@ def _layer(name: str) -> Case:
 
         def run(where: Device, dtype: DType) -> list[Tensor]:
             layer = _on(build, state, where, dtype)
+            hal.manual_seed(SEED)
             trains = where.backend.training and device.backend.training
             x = hal.tensor(sent.astype(dtype.numpy), device=where, requires_grad=trains)
             if not trains:

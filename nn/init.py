@@ -222,7 +222,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Ten
     if tensor.ndim < 2:
         raise ShapeError(f"orthogonal_ needs at least two axes, got shape {tensor.shape}")
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
-    flat = hal.empty(rows, columns, device=tensor.device).normal_(generator=generator).numpy().astype(np.float64)
+    flat = hal.empty(rows, columns, device=tensor.device).normal_(generator=generator).cpu().numpy().astype(np.float64)
     q, r = np.linalg.qr(flat.T if rows < columns else flat)
     q = q * np.where(np.diag(r) < 0, -1.0, 1.0)  # without this, q would not be uniform among orthogonal matrices
     q = (q.T if rows < columns else q) * gain

@@ -97,7 +97,7 @@ def ctc_loss(
     steps = _lengths("input_lengths", input_lengths, batch, log_probs.device)
     labels = _lengths("target_lengths", target_lengths, batch, log_probs.device)
     if targets.ndim == 1:
-        targets = _padded(targets, [int(n) for n in np.asarray(labels.numpy())])
+        targets = _padded(targets, [int(n) for n in np.asarray(labels.cpu().numpy())])
     if targets.ndim != 2 or targets.shape[0] != batch:
         raise ShapeError(f"ctc_loss needs targets ({batch}, S) for its {batch} sequences, got {targets.shape}")
     if not 0 <= blank < classes:

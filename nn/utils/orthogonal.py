@@ -82,10 +82,10 @@ class _Orthogonal(Module):
         if q.shape != self.shape:
             raise ShapeError(f"an orthogonal weight needs a value of shape {self.shape}, got {q.shape}")
         wide = q.shape[-2] < q.shape[-1]
-        matrix = np.asarray((q.mT if wide else q).detach().numpy())
+        matrix = np.asarray((q.mT if wide else q).detach().cpu().numpy())
         n, k = matrix.shape[-2:]
         if self.use_trivialization:
-            rest = hal.randn(*matrix.shape[:-2], n, n - k, dtype=q.dtype, device=q.device).numpy()
+            rest = hal.randn(*matrix.shape[:-2], n, n - k, dtype=q.dtype, device=q.device).cpu().numpy()
             self.base = hal.tensor(_nearby(np.concatenate((matrix, rest), -1)), device=q.device)
             return hal.eye(*q.shape[-2:], dtype=q.dtype, device=q.device).expand(q.shape) * -1.0  # of which q is 1
         if self.orthogonal_map != "householder":

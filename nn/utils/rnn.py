@@ -42,7 +42,7 @@ class PackedSequence(NamedTuple):
 
 
 def _lengths(lengths: Tensor | Sequence[int]) -> Array:
-    found = np.asarray(lengths.numpy() if isinstance(lengths, Tensor) else lengths)
+    found = np.asarray(lengths.cpu().numpy() if isinstance(lengths, Tensor) else lengths)
     return found.astype(np.int64).reshape(-1)
 
 

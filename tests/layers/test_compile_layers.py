@@ -12,7 +12,9 @@ import hal
 import nn
 from hal.op import Array
 from nn import functional as F
+from nn import metrics
 from nn.conformance import LAYERS, LOSSES, OPTIMIZERS
+from nn.data import DataLoader, Digits
 
 
 @pytest.fixture(autouse=True)
@@ -143,23 +145,35 @@ def test_mixed_precision_has_plans_of_its_own() -> None:
     assert_same(*found)
 
 
-def test_hal_train_compiles_its_step() -> None:
+@pytest.mark.parametrize("more", [{}, {"clip_norm": 0.5}, {"precision": hal.bfloat16}])
+def test_fit_compiles_its_steps(more: dict[str, Any]) -> None:
     """The last batch of an epoch is smaller: it gets a plan of its own, and no more are made."""
-    from nn.train.run import Run, Settings
-    from nn.train.tasks import TASKS
-
-    task = TASKS["digits"]
-    losses = []
+    found = []
     for compiled in (True, False):
-        settings = Settings(task.name, 0, 256, task.lr, task.decay)
-        run = Run.begin(task, settings, None, 1, download=False, workers=0)
-        run.compiled = compiled
-        for _ in range(2):
-            run.train_epoch(lambda done, figures: None)
-        losses.append(run.losses)
+        hal.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 10))
+        optimizer = nn.optim.Adam(net.parameters(), lr=3e-3)
+        schedule = nn.optim.lr_scheduler.ExponentialLR(optimizer, 0.8)
+        fit = Spy()
+        history = nn.fit(
+            net, optimizer, F.cross_entropy, DataLoader(Digits(), batch_size=256), epochs=2,
+            metrics={"accuracy": metrics.Accuracy()}, schedule=schedule, compile=compiled, quiet=True,
+            callbacks=[fit], **more,
+        )  # fmt: skip
+        found.append((history["loss"], history["accuracy"]))
         if compiled:
-            assert run._step.counters.traces == 2  # type: ignore[attr-defined]
-    assert losses[0] == losses[1]
+            assert fit.traces == 2
+    assert found[0] == found[1]
+
+
+class Spy(nn.fitting.Callback):
+    """Notes how often the step was traced."""
+
+    traces = 0
+
+    def end(self, fit: nn.fitting.Fit) -> None:
+        if fit._compiled is not None:
+            self.traces = fit._compiled.counters.traces  # type: ignore[attr-defined]
 
 
 def both(make: Callable[[], tuple[Callable[..., Any], Callable[[], Any]]], calls: int = 3) -> None:

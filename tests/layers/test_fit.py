@@ -246,7 +246,9 @@ def test_a_loss_that_is_no_number_is_an_error_that_keeps_the_last_epoch(tmp_path
 
     with pytest.raises(fitting.DivergedError, match=r"became nan in epoch 2.*smaller learning rate"):
         nn.fit(setup[0], setup[1], loss, setup[2], epochs=3, out=tmp_path, callbacks=[Spoil()], quiet=True)
-    assert hal.load(tmp_path / "best.safetensors")["done"] == 1
+    for name in ("best", "last"):
+        state = hal.load(tmp_path / f"{name}.safetensors")
+        assert (state["done"], state["batches"]) == (1, 0)
 
 
 def test_an_evaluation_leaves_the_model_as_it_was() -> None:
@@ -287,6 +289,7 @@ def test_tensorboard_gets_figures_histograms_images_and_the_graph(tmp_path: Path
 ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"epochs": 0}, SettingError, "epochs= of 1 or more, got 0"),
     ({"accumulate": 0}, SettingError, "accumulate= of 1 or more"),
+    ({"accumulate": 2, "compile": True}, SettingError, "compiles whole steps"),
     ({"mode": "least"}, SettingError, "got 'epoch' and 'least'"),
     ({"metrics": {"loss": metrics.Accuracy()}}, SettingError, r"itself, so no metric can have them: \['loss'\]"),
     ({"resume": True}, SettingError, "needs out=, a folder"),

@@ -58,6 +58,37 @@ def test_normal(fill: Callable[[Any], Any], mean: float, std: float) -> None:
     assert abs(((x - mean) / std < -1).mean() - 0.1587) < 0.02
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "settings"),
+    [
+        ("uniform_", (-2, 3), {}),
+        ("normal_", (2, 3), {}),
+        ("constant_", (4,), {}),
+        ("ones_", (), {}),
+        ("zeros_", (), {}),
+        ("eye_", (), {}),
+        ("xavier_uniform_", (2,), {}),
+        ("xavier_normal_", (), {"gain": 3}),
+        ("kaiming_uniform_", (), {"mode": "fan_out", "nonlinearity": "tanh"}),
+        ("kaiming_uniform_", (0.3,), {}),
+        ("kaiming_normal_", (), {"nonlinearity": "relu"}),
+        ("orthogonal_", (2.0,), {}),
+        ("sparse_", (0.3,), {"std": 2}),
+    ],
+    ids=str,
+)
+def test_as_spread_as_torchs(torch: ModuleType, name: str, args: Any, settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    x = getattr(init, name)(hal.empty(150, 200), *args, **settings).numpy()
+    y = getattr(torch.nn.init, name)(torch.empty(150, 200), *args, **settings).numpy()
+    spread = max(y.std(), 1e-6)
+    assert abs(x.mean() - y.mean()) < 0.03 * spread
+    assert abs(x.std() - y.std()) <= 0.02 * spread
+    assert (x == 0).sum() == (y == 0).sum()
+    quantiles = np.linspace(0.05, 0.95, 7)
+    np.testing.assert_allclose(np.quantile(x, quantiles), np.quantile(y, quantiles), atol=0.06 * spread)
+
+
 @pytest.mark.parametrize(("a", "b"), [(-2.0, 2.0), (-0.5, 0.1), (1.5, 3.0), (-9.0, -2.0)])
 def test_truncated_normal(torch: ModuleType, a: float, b: float) -> None:
     x = init.trunc_normal_(hal.empty(40_000), 0.2, 1.1, a, b).numpy()

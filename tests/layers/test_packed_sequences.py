@@ -142,3 +142,10 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
 def test_error(call: Callable[[], Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         call()
+
+
+def test_a_permutation_is_inverted(torch: ModuleType) -> None:
+    order = [2, 0, 3, 1]
+    assert rnn.invert_permutation(None) is None
+    want = torch.nn.utils.rnn.invert_permutation(torch.tensor(order))
+    assert rnn.invert_permutation(hal.tensor(order)).tolist() == want.tolist()

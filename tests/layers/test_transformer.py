@@ -63,6 +63,18 @@ def test_whole_transformer_with_masks(torch: ModuleType) -> None:
     assert all(p.grad is not None for p in ours.parameters())
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_stacks(torch: ModuleType, parity: Callable[..., None], norm: bool) -> None:
+    def build(kit: Any) -> tuple[Any, Any]:
+        last = (kit.LayerNorm(8),) if norm else ()
+        encoder = kit.TransformerEncoder(kit.TransformerEncoderLayer(8, 2, 16, 0.0), 2, *last)
+        return encoder, kit.TransformerDecoder(kit.TransformerDecoderLayer(8, 2, 16, 0.0), 2, *last)
+
+    (encoder, decoder), (encoder_there, decoder_there) = build(nn), build(torch.nn)
+    parity(encoder, encoder_there, SOURCE, tolerance=1e-4)
+    parity(decoder, decoder_there, TARGET, SOURCE, tolerance=1e-4)
+
+
 def test_layers_of_a_stack_are_copies() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16)
     stack = nn.TransformerEncoder(layer, 3, nn.LayerNorm(8))
