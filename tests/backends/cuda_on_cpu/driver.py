@@ -1,0 +1,549 @@
+"""A `Driver` for tests: the streams, events, graphs and products of CUDA on the host, as late as they may be.
+
+Nothing that is enqueued is done before something waits for it, or for what comes after it: who reads without having
+waited reads what was never written (NaN). See docs/explanation/cuda-without-a-gpu.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from cuda_on_cpu.machine import UNWRITTEN, CompileError, DeviceMemory, Function, compiled, loaded
+
+from hal.plugin import Array
+from hal_cuda.driver import Address, Failure, Handle, Matrix, Properties, Refused
+
+MOST_WAITING = 1024  # operations of a stream before the oldest are done, as on a GPU
+MOST_BLOCKS = (2**31 - 1, 65535, 65535)
+MOST_THREADS = (1024, 1024, 64)
+ARGUMENT_BYTES = 4096
+SHARED_BYTES = 48 << 10
+TYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
+Operation = Callable[[], None]
+
+
+class Stream:
+    """Operations that are done in order, later.
+
+    Attributes:
+        given, done: how many were enqueued and done since the beginning.
+        graph: what its operations are written down in while it is captured.
+    """
+
+    def __init__(self, ordinal: int) -> None:
+        self.ordinal = ordinal
+        self.waiting: deque[Operation] = deque()
+        self.given = self.done = 0
+        self.graph: Graph | None = None
+
+
+class Event:
+    """A place in a stream, once it is recorded.
+
+    Attributes:
+        when: seconds of a clock at which it happened.
+        graph: the capture in which it was recorded.
+    """
+
+    def __init__(self, timed: bool) -> None:
+        self.timed = timed
+        self.stream: Stream | None = None
+        self.number = 0
+        self.when = 0.0
+        self.graph: Graph | None = None
+
+
+class Graph:
+    """Operations that were written down.
+
+    Attributes:
+        origin: the stream that is captured.
+        loose: other streams that were drawn in and that it has not waited for since.
+    """
+
+    def __init__(self, origin: Stream) -> None:
+        self.origin = origin
+        self.operations: list[Operation] = []
+        self.loose: set[Stream] = set()
+
+
+class OnCPU:
+    """`hal_cuda.driver.Driver` without a GPU.
+
+    Args:
+        devices: how many.
+        memory: bytes of each.
+        order: `late`: nothing is done that nobody waits for; `others first`: who waits for a stream gets to see what
+            all other streams do meanwhile, so that what is written over too early shows; `at once`.
+        peers: whether devices read each other's memory.
+        compiler: also compiles each source for an architecture, or raises Refused: NVRTC, say.
+
+    Attributes:
+        calls: how often each method was called.
+        launches: how often each kernel was run, by its name.
+        sources: each source that was built, in order.
+        reports: what went wrong in kernels, in words.
+    """
+
+    def __init__(
+        self,
+        devices: int = 1,
+        memory: int = 1 << 30,
+        order: str = "late",
+        peers: bool = True,
+        compiler: Callable[[str, str], Any] | None = None,
+    ) -> None:
+        assert order in ("late", "others first", "at once")
+        self.devices, self.order, self.peers, self.compiler = devices, order, peers, compiler
+        self.memory = DeviceMemory(devices, memory)
+        self.calls: Counter[str] = Counter()
+        self.launches: Counter[str] = Counter()
+        self.sources: list[str] = []
+        self.reports: list[str] = []
+        self._numbers = itertools.count(1)
+        self._things: dict[Handle, Any] = {}
+        self._streams: list[Stream] = []
+        self._pinned: dict[Address, weakref.ref[Array]] = {}
+        self._broken: dict[int, str] = {}
+        self._refused: list[tuple[str, int, str]] = []
+        self._reach = [1 << i for i in range(devices)]
+        self._lock = threading.RLock()
+
+    # What tests ask of it.
+
+    def refuse(self, call: str, code: str, after: int = 0) -> None:
+        """Let a later call of a method (`after` 0: the next one) fail with an error of CUDA's and be without effect."""
+        self._refused.append((call, self.calls[call] + after + 1, code))
+
+    def break_down(self, ordinal: int, code: str = "cudaErrorIllegalAddress") -> None:
+        """Let a device be as after a kernel that failed: every call about it fails."""
+        self._broken[ordinal] = code
+
+    @contextmanager
+    def counted(self) -> Iterator[Counter[str]]:
+        """A block; what it gives then holds how often each method was called in it."""
+        found: Counter[str] = Counter()
+        before = self.calls.copy()
+        yield found
+        found.update(self.calls - before)
+
+    # How calls go.
+
+    @contextmanager
+    def _call(self, name: str, call: str, ordinal: int | None) -> Iterator[None]:
+        with self._lock:
+            self.calls[name] += 1
+            if ordinal is not None and ordinal in self._broken:
+                raise self._failure(call, self._broken[ordinal])
+            for refused in self._refused:
+                if refused[:2] == (name, self.calls[name]):
+                    raise Failure(call, refused[2])
+            yield
+
+    def _failure(self, call: str, code: str) -> Failure:
+        error = Failure(call, code)
+        if self.reports:
+            error.add_note(self.reports[-1])
+        return error
+
+    def _new(self, thing: Any) -> Handle:
+        handle = next(self._numbers)
+        self._things[handle] = thing
+        return handle
+
+    def _enqueue(self, call: str, stream: Handle, operation: Operation) -> None:
+        given: Stream = self._things[stream]
+        if given.graph is not None:
+            given.graph.operations.append(operation)
+            if given is not given.graph.origin:
+                given.graph.loose.add(given)
+            return
+        given.waiting.append(operation)
+        given.given += 1
+        self._do(given, given.given if self.order == "at once" else given.given - MOST_WAITING)
+
+    def _do(self, stream: Stream, number: int) -> None:
+        """Do what a stream was given, up to an operation."""
+        while stream.done < number:
+            operation = stream.waiting.popleft()
+            stream.done += 1
+            if stream.ordinal not in self._broken:
+                operation()
+
+    def _finish(self, stream: Stream) -> None:
+        if self.order == "others first":
+            for other in self._streams:
+                if other is not stream:
+                    self._do(other, other.given)
+        self._do(stream, stream.given)
+
+    def _fail(self, ordinal: int, code: str, report: str) -> None:
+        self._broken[ordinal] = code
+        self.reports.append(report)
+
+    def _checked(self, ordinal: int, what: str, *places: tuple[int, Address, int]) -> bool:
+        """Whether these bytes of devices are in blocks; if not, the device is broken."""
+        for of, address, nbytes in places:
+            if nbytes and not self.memory.holds(of, address, nbytes):
+                self._fail(
+                    ordinal, "cudaErrorIllegalAddress", f"{what}: {nbytes} bytes at {address:#x} are in no block"
+                )
+                return False
+        return True
+
+    # Devices.
+
+    def count(self) -> int:
+        with self._call("count", "cudaGetDeviceCount", None):
+            return self.devices
+
+    def properties(self, ordinal: int) -> Properties:
+        with self._call("properties", "cudaGetDeviceProperties", ordinal):
+            return Properties(
+                name="CUDA on the host",
+                capability=(9, 0),
+                memory=self.memory.limit,
+                units=2,
+                group=1024,
+                shared=SHARED_BYTES,
+                cache=1 << 20,
+                clock=0,
+                bus=f"0000:{ordinal:02x}:00.0",
+                driver=13000,
+                toolkit=13000,
+            )
+
+    # Memory.
+
+    def allocate(self, ordinal: int, nbytes: int) -> Address:
+        with self._call("allocate", "cudaMalloc", ordinal):
+            return self.memory.allocate(ordinal, nbytes)
+
+    def free(self, ordinal: int, address: Address) -> None:
+        with self._call("free", "cudaFree", ordinal):
+            for stream in self._streams:
+                if stream.ordinal == ordinal:
+                    self._do(stream, stream.given)
+            if not self.memory.free(ordinal, address):
+                raise Failure("cudaFree", "cudaErrorInvalidValue")
+
+    def free_memory(self, ordinal: int) -> int:
+        with self._call("free_memory", "cudaMemGetInfo", ordinal):
+            return self.memory.limit - self.memory.used[ordinal]
+
+    def pinned(self, nbytes: int) -> Array:
+        with self._call("pinned", "cudaHostAlloc", None):
+            made = np.full(nbytes, UNWRITTEN, np.uint8)
+            place = made.ctypes.data
+            self._pinned[place] = weakref.ref(made, lambda _: self._pinned.pop(place, None))
+            return made
+
+    def _is_pinned(self, array: Array) -> bool:
+        place = array.ctypes.data
+        return any(
+            (owner := found()) is not None and start <= place and place + array.nbytes <= start + owner.nbytes
+            for start, found in list(self._pinned.items())
+        )
+
+    def copy_in(self, ordinal: int, target: Address, source: Array, stream: Handle) -> None:
+        with self._call("copy_in", "cudaMemcpyAsync", ordinal):
+            assert source.flags.c_contiguous, "what is copied must lie together"
+            kept, place, nbytes = self._host("cudaMemcpyAsync", source, stream, True)
+
+            def operation() -> None:
+                if self._is_there(ordinal, kept) and self._checked(ordinal, "a copy in", (ordinal, target, nbytes)):
+                    ctypes.memmove(target, place, nbytes)
+
+            self._enqueue("cudaMemcpyAsync", stream, operation)
+
+    def copy_out(self, ordinal: int, target: Array, source: Address, stream: Handle) -> None:
+        with self._call("copy_out", "cudaMemcpyAsync", ordinal):
+            assert target.flags.c_contiguous, "what is copied must lie together"
+            kept, place, nbytes = self._host("cudaMemcpyAsync", target, stream, False)
+            ctypes.memset(place, UNWRITTEN, nbytes)
+
+            def operation() -> None:
+                if self._is_there(ordinal, kept) and self._checked(ordinal, "a copy out", (ordinal, source, nbytes)):
+                    ctypes.memmove(place, source, nbytes)
+
+            self._enqueue("cudaMemcpyAsync", stream, operation)
+
+    def _host(self, call: str, array: Array, stream: Handle, read: bool) -> tuple[Any, Address, int]:
+        """What keeps host memory until a copy is done, or tells that it is gone; its place, and its size.
+
+        Page-locked memory is for the caller to keep, and is read when the copy is done.
+        """
+        if self._is_pinned(array):
+            return weakref.ref(_owner(array)), array.ctypes.data, array.nbytes
+        if self._things[stream].graph is not None:
+            raise Failure(call, "cudaErrorStreamCaptureUnsupported")
+        kept = array.copy() if read else array
+        return lambda: kept, kept.ctypes.data, kept.nbytes
+
+    def _is_there(self, ordinal: int, kept: Callable[[], Any]) -> bool:
+        if kept() is None:
+            self._fail(ordinal, "cudaErrorIllegalAddress", "page-locked memory was freed before it was copied")
+            return False
+        return True
+
+    def copy(self, ordinal: int, target: Address, source: Address, nbytes: int, stream: Handle) -> None:
+        with self._call("copy", "cudaMemcpyAsync", ordinal):
+
+            def operation() -> None:
+                if self._checked(ordinal, "a copy", (ordinal, target, nbytes), (ordinal, source, nbytes)):
+                    ctypes.memmove(target, source, nbytes)
+
+            self._enqueue("cudaMemcpyAsync", stream, operation)
+
+    def copy_peer(self, to: int, target: Address, of: int, source: Address, nbytes: int, stream: Handle) -> None:
+        with self._call("copy_peer", "cudaMemcpyPeerAsync", to):
+
+            def operation() -> None:
+                if self._checked(to, "a copy between devices", (to, target, nbytes), (of, source, nbytes)):
+                    ctypes.memmove(target, source, nbytes)
+
+            self._enqueue("cudaMemcpyPeerAsync", stream, operation)
+
+    # Streams.
+
+    def stream(self, ordinal: int) -> Handle:
+        with self._call("stream", "cudaStreamCreate", ordinal):
+            made = Stream(ordinal)
+            self._streams.append(made)
+            return self._new(made)
+
+    def wait(self, ordinal: int, stream: Handle) -> None:
+        with self._call("wait", "cudaStreamSynchronize", ordinal):
+            given: Stream = self._things[stream]
+            if given.graph is not None:
+                raise Failure("cudaStreamSynchronize", "cudaErrorStreamCaptureUnsupported")
+            self._finish(given)
+            if ordinal in self._broken:
+                raise self._failure("cudaStreamSynchronize", self._broken[ordinal])
+
+    def event(self, ordinal: int, timed: bool = False) -> Handle:
+        with self._call("event", "cudaEventCreate", ordinal):
+            return self._new(Event(timed))
+
+    def record(self, ordinal: int, event: Handle, stream: Handle) -> None:
+        with self._call("record", "cudaEventRecord", ordinal):
+            noted: Event = self._things[event]
+            given: Stream = self._things[stream]
+            noted.stream, noted.graph = given, given.graph
+            if given.graph is None:
+
+                def operation() -> None:
+                    noted.when = time.perf_counter()
+
+                self._enqueue("cudaEventRecord", stream, operation)
+                noted.number = given.given
+
+    def after(self, ordinal: int, stream: Handle, event: Handle) -> None:
+        with self._call("after", "cudaStreamWaitEvent", ordinal):
+            noted: Event = self._things[event]
+            given: Stream = self._things[stream]
+            before, number = noted.stream, noted.number
+            if before is None:
+                return
+            if noted.graph is not None:
+                self._join(given, before, noted.graph)
+                return
+            if given.graph is not None:
+                raise Failure("cudaStreamWaitEvent", "cudaErrorStreamCaptureIsolation")
+            self._enqueue("cudaStreamWaitEvent", stream, lambda: self._do(before, number))
+
+    def _join(self, stream: Stream, before: Stream, graph: Graph) -> None:
+        """Draw a stream into a capture, or let the captured one wait for it. Operations are in order as it is."""
+        if stream.graph not in (None, graph) or graph.origin.graph is not graph:
+            raise Failure("cudaStreamWaitEvent", "cudaErrorStreamCaptureIsolation")
+        if stream is graph.origin:
+            graph.loose.discard(before)
+            return
+        stream.graph = graph
+        graph.loose.add(stream)
+
+    def done(self, event: Handle) -> bool:
+        with self._call("done", "cudaEventQuery", None):
+            noted: Event = self._things[event]
+            return noted.stream is None or noted.stream.done >= noted.number
+
+    def elapsed(self, first: Handle, second: Handle) -> float:
+        with self._call("elapsed", "cudaEventElapsedTime", None):
+            events: list[Event] = [self._things[first], self._things[second]]
+            for event in events:
+                if not event.timed or event.stream is None:
+                    raise Failure("cudaEventElapsedTime", "cudaErrorInvalidResourceHandle")
+                self._do(event.stream, event.number)
+            return events[1].when - events[0].when
+
+    def drop_event(self, event: Handle) -> None:
+        with self._call("drop_event", "cudaEventDestroy", None):
+            del self._things[event]
+
+    # Programs.
+
+    def build(self, source: str, architecture: str) -> bytes:
+        with self._lock:
+            self.calls["build"] += 1
+            self.sources.append(source)
+        if self.compiler is not None:
+            self.compiler(source, architecture)
+        try:
+            return compiled(source)
+        except CompileError as error:
+            raise Refused(str(error)) from None
+
+    def module(self, ordinal: int, code: bytes) -> Handle:
+        with self._call("module", "cuModuleLoadData", ordinal):
+            library = loaded(code)
+            if library is None:
+                raise Failure("cuModuleLoadData", "CUDA_ERROR_NO_BINARY_FOR_GPU")
+            return self._new(library)
+
+    def function(self, ordinal: int, module: Handle, name: str) -> Handle:
+        with self._call("function", "cuModuleGetFunction", ordinal):
+            try:
+                return self._new(Function(self._things[module], name))
+            except AttributeError:
+                raise Failure("cuModuleGetFunction", "CUDA_ERROR_NOT_FOUND") from None
+
+    def launch(
+        self,
+        ordinal: int,
+        function: Handle,
+        grid: Sequence[int],
+        block: Sequence[int],
+        arguments: int,
+        stream: Handle,
+        shared: int = 0,
+    ) -> None:
+        with self._call("launch", "cuLaunchKernel", ordinal):
+            kernel: Function = self._things[function]
+            blocks, threads = tuple(map(int, grid)), tuple(map(int, block))
+            assert shared == 0, "no kernel asks for shared memory at its launch"
+            packed = kernel.packed(arguments)
+            if not (
+                all(0 < n <= most for n, most in zip(blocks, MOST_BLOCKS, strict=True))
+                and all(0 < n <= most for n, most in zip(threads, MOST_THREADS, strict=True))
+                and threads[0] * threads[1] * threads[2] <= 1024
+                and kernel.shared <= SHARED_BYTES
+                and len(packed) - 16 <= ARGUMENT_BYTES
+            ):
+                raise Failure("cuLaunchKernel", "CUDA_ERROR_INVALID_VALUE")
+
+            def operation() -> None:
+                self.launches[kernel.name] += 1
+                code, report = kernel.run(self.memory, blocks, threads, packed, self._reach[ordinal])
+                if code:
+                    self._fail(ordinal, code, report)
+
+            self._enqueue("cuLaunchKernel", stream, operation)
+
+    # Products.
+
+    def multiply(
+        self,
+        ordinal: int,
+        dtype: str,
+        sizes: tuple[int, int, int],
+        a: Matrix,
+        b: Matrix,
+        out: Matrix,
+        batch: int,
+        add: bool,
+        precision: str,
+        stream: Handle,
+    ) -> None:
+        with self._call("multiply", "cublasGemmStridedBatchedEx", ordinal):
+            m, n, k = sizes
+            assert not out.swapped, "cuBLAS gives its result as it is"
+            shapes = ((a, m, k), (b, k, n), (out, m, n))
+            for x, rows, columns in shapes:
+                if x.lead < max(1, columns if x.swapped else rows):
+                    raise Failure("cublasGemmStridedBatchedEx", "CUBLAS_STATUS_INVALID_VALUE")
+
+            def operation() -> None:
+                kind = np.dtype(TYPES[dtype])
+                views = []
+                for x, rows, columns in shapes:
+                    along, across = (x.lead, 1) if x.swapped else (1, x.lead)
+                    last = (batch - 1) * x.step + (rows - 1) * along + (columns - 1) * across
+                    if not self._checked(ordinal, "a product", (ordinal, x.address, (last + 1) * kind.itemsize)):
+                        return
+                    views.append(_strided(x.address, kind, (batch, rows, columns), (x.step, along, across), last + 1))
+                left, right, result = views
+                found = np.matmul(_factor(left, precision), _factor(right, precision))
+                result[...] = found + result.astype(found.dtype) if add else found
+
+            self._enqueue("cublasGemmStridedBatchedEx", stream, operation)
+
+    # Graphs.
+
+    def begin_capture(self, ordinal: int, stream: Handle) -> None:
+        with self._call("begin_capture", "cudaStreamBeginCapture", ordinal):
+            given: Stream = self._things[stream]
+            if given.graph is not None:
+                raise Failure("cudaStreamBeginCapture", "cudaErrorIllegalState")
+            given.graph = Graph(given)
+
+    def end_capture(self, ordinal: int, stream: Handle) -> Handle:
+        with self._call("end_capture", "cudaStreamEndCapture", ordinal):
+            graph: Graph | None = self._things[stream].graph
+            if graph is None or graph.origin is not self._things[stream]:
+                raise Failure("cudaStreamEndCapture", "cudaErrorStreamCaptureUnmatched")
+            for other in self._streams:
+                if other.graph is graph:
+                    other.graph = None
+            if graph.loose:
+                raise Failure("cudaStreamEndCapture", "cudaErrorStreamCaptureUnjoined")
+            return self._new(graph)
+
+    def launch_graph(self, ordinal: int, graph: Handle, stream: Handle) -> None:
+        with self._call("launch_graph", "cudaGraphLaunch", ordinal):
+            for operation in self._things[graph].operations:
+                self._enqueue("cudaGraphLaunch", stream, operation)
+
+    def drop_graph(self, graph: Handle) -> None:
+        with self._call("drop_graph", "cudaGraphExecDestroy", None):
+            del self._things[graph]
+
+    # Peers.
+
+    def can_reach(self, ordinal: int, other: int) -> bool:
+        with self._call("can_reach", "cudaDeviceCanAccessPeer", ordinal):
+            if self.peers:
+                self._reach[ordinal] |= 1 << other
+            return self.peers
+
+
+def _owner(array: Array) -> Array:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _strided(address: Address, kind: Any, shape: Any, steps: Any, elements: int) -> Array:
+    memory = (ctypes.c_char * (elements * kind.itemsize)).from_address(address)
+    return np.ndarray(shape, kind, memory, 0, tuple(s * kind.itemsize for s in steps))
+
+
+def _factor(x: Array, precision: str) -> Array:
+    """A factor in the type that products are summed in; with `tf32`, of 10 binary digits, rounded to the nearest."""
+    if x.dtype == np.float64:
+        return x
+    wide = np.ascontiguousarray(x, np.float32)
+    if precision == "tf32" and x.dtype == np.float32:
+        bits = wide.view(np.uint32)
+        rounded = ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+        return np.where(np.isfinite(wide), rounded, wide)
+    return wide
