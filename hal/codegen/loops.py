@@ -13,6 +13,8 @@ from hal.dtypes import DType
 
 Steps = tuple[int | None, ...]  # innermost steps of the arrays that the source may rely on: 0, 1, or None for any
 INDEX = "(i64)HAL_GROUP(0) * HAL_ITEMS(0) + HAL_ITEM(0)"
+TOGETHER = 4  # elements that an item of a GPU has at a time
+LARGEST = (1 << 31) - 1
 ITEMS = "(i64)HAL_GROUPS(0) * HAL_ITEMS(0)"
 
 
@@ -46,11 +48,14 @@ HAL_KERNEL fused(const layout l, const i64 n, const i64 per,
     {" ".join(moves)}
 """
     if not target.serial:
+        if is_flat(rank, steps):
+            return head + _together(chain, steps) + "}\n"
         places = [f"b{k}" for k in range(count)]
+        kind = "i64" if prod_of(chain) > LARGEST else "u32"  # GPUs divide integers of 64 bits in software
         return f"""{head}    for (i64 i = {INDEX}; i < n; i += {ITEMS}) {{
         {bases}
-        i64 rest = i;
-        {decode(range(last, -1, -1), count, "rest", steps)}
+        {kind} rest = ({kind})i;
+        {decode(range(last, -1, -1), count, "rest", steps, kind)}
         {element(chain, places)}
     }}
 }}
@@ -83,6 +88,46 @@ HAL_KERNEL fused(const layout l, const i64 n, const i64 per,
 """
 
 
+def is_flat(rank: int, steps: Steps) -> bool:
+    """Whether elements lie side by side in every array that has more than one."""
+    return rank == 1 and None not in steps
+
+
+def items_of(target: Target, count: int, flat: bool) -> tuple[int, int]:
+    """How many items compute so many elements, and how many each has in a row; see `Target.items`."""
+    return target.items(count if target.serial or not flat else -(-count // TOGETHER))
+
+
+def _together(chain: Chain, steps: Steps) -> str:
+    """The loop of a GPU's item over flat arrays: several elements are loaded before the first of them is stored.
+
+    A store may change what is still to be loaded, for all that a compiler knows; here it cannot, so more loads are on
+    their way at a time. The elements are as far apart as a group is wide: neighbours take neighbouring ones.
+    """
+    given, made = len(chain.inputs), len(chain.outputs)
+    loads, sums, stores = [], [], []
+    for e in range(TOGETHER):
+        at = [f"b + {e} * HAL_ITEMS(0)" if s else "0" for s in steps]
+        for i, dtype in enumerate(chain.given):
+            loads.append(f"const {value_type(dtype)} x{i}_{e} = {loaded(f'p{i}', f'({at[i]})', dtype)};")
+        body, results = chain.body([f"x{i}_{e}" for i in range(given)])
+        loads += [f"{value_type(dtype)} y{i}_{e};" for i, dtype in enumerate(chain.made)]
+        sums.append("{ " + " ".join([*body, *(f"y{i}_{e} = {r};" for i, r in enumerate(results))]) + " }")
+        stores += [stored(f"q{i}", f"({at[given + i]})", f"y{i}_{e}", dtype) for i, dtype in enumerate(chain.made)]
+    newline = "\n            "
+    return f"""    const i64 wide = (i64)HAL_ITEMS(0) * {TOGETHER};
+    for (i64 b = HAL_GROUP(0) * wide + HAL_ITEM(0); b < n; b += HAL_GROUPS(0) * wide) {{
+        if (b + {TOGETHER - 1} * HAL_ITEMS(0) < n) {{
+            {newline.join(loads + sums + stores)}
+        }} else {{
+            for (i64 j = b; j < n; j += HAL_ITEMS(0)) {{
+                {element(chain, ["j" if s else "0" for s in steps[: given + made]])}
+            }}
+        }}
+    }}
+"""
+
+
 def element(chain: Chain, places: Sequence[str], before: frozenset[int] = frozenset(), first: int = 0) -> str:
     """The lines for one element of a chain.
 
@@ -106,8 +151,12 @@ def element(chain: Chain, places: Sequence[str], before: frozenset[int] = frozen
     return "\n            ".join(lines)
 
 
-def decode(axes: range, count: int, rest: str, steps: Steps | None = None) -> str:
-    """Lines that add to each array's base what the axes of an index give, from the innermost outwards."""
+def decode(axes: range, count: int, rest: str, steps: Steps | None = None, kind: str = "i64") -> str:
+    """Lines that add to each array's base what the axes of an index give, from the innermost outwards.
+
+    Args:
+        kind: the type of `rest`.
+    """
     lines = []
     for axis in axes:
         innermost = steps is not None and axis == axes.start
@@ -116,9 +165,10 @@ def decode(axes: range, count: int, rest: str, steps: Steps | None = None) -> st
             step = steps[k] if innermost and steps is not None else None
             moves.append("" if step == 0 else f"b{k} += at;" if step == 1 else f"b{k} += at * l.s[{k}][{axis}];")
         if axis:
-            lines.append(f"{{ const i64 at = {rest} % l.n[{axis}]; {rest} /= l.n[{axis}]; {' '.join(moves)} }}")
+            size = f"({kind})l.n[{axis}]"
+            lines.append(f"{{ const {kind} at = {rest} % {size}; {rest} /= {size}; {' '.join(moves)} }}")
         else:
-            lines.append(f"{{ const i64 at = {rest}; {' '.join(moves)} }}")
+            lines.append(f"{{ const {kind} at = {rest}; {' '.join(moves)} }}")
     return "\n        ".join(lines)
 
 

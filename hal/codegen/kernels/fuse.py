@@ -102,7 +102,7 @@ class FusedMap:
         steps = tuple(s[-1] if s[-1] in (0, 1) else None for s in strides)
         source = loops.elementwise(self.chain, len(sizes), steps, self.target)
         count = prod(shape)
-        items, per = self.target.items(count)
+        items, per = loops.items_of(self.target, count, loops.is_flat(len(sizes), steps))
         leading = (np.array([sizes, *strides], np.int64), np.int64(count), np.int64(per))
         return source, (items, self.target.group), leading
 
