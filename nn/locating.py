@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hal.errors import HalError
-
 if TYPE_CHECKING:
     from nn.module import Module
 
 _LAYER = "_raised_in"  # the attribute of an error that holds the innermost layer, and the text before it was located
 
 
-def locate(error: HalError, module: Module) -> None:
+def locate(error: Exception, module: Module) -> None:
     """Note that `error` passed through a call of `module`: the message then ends with the path from there.
 
     Modules call this from the innermost to the outermost, so the path that remains begins at the whole model.

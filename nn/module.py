@@ -77,7 +77,7 @@ class Module(Traversal, Stateful):
             if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
                 return hooks.call(self, args, kwargs)
             return self.forward(*args, **kwargs)
-        except HalError as error:
+        except (HalError, IndexError) as error:
             locate(error, self)
             raise
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -112,7 +112,7 @@ def load(module: Module, state: Mapping[str, Any], strict: bool, assign: bool) -
     keys = IncompatibleKeys(missing, unexpected)
     judged_later = any("after loading" in part._state_hooks for _, part in parts)
     if strict and not judged_later:
-        problems += _key_problems(*keys)
+        problems += _key_problems(keys, wanted, state)
     ready: list[tuple[Entry, Tensor]] = []
     for key, entry in wanted.items():
         if key not in state:
@@ -141,7 +141,7 @@ def load(module: Module, state: Mapping[str, Any], strict: bool, assign: bool) -
     for _, part in reversed(parts):
         call(part, "after loading", keys)
     if strict and judged_later:
-        _refuse(module, _key_problems(*keys), "what fits was loaded")
+        _refuse(module, _key_problems(keys, wanted, state), "what fits was loaded")
     return keys
 
 
@@ -173,8 +173,19 @@ def _as_tensor(key: str, value: Any, target: Tensor, assign: bool) -> Tensor:
         raise StateError(f"the state has {what}; it cannot be read as an array: {error}") from None
 
 
-def _key_problems(missing: list[str], unexpected: list[str]) -> list[str]:
+def _key_problems(keys: IncompatibleKeys, wanted: Collection[str], given: Collection[str]) -> list[str]:
     problems = []
+    missing, unexpected = keys
+    of_state, of_module = _prefix(missing, unexpected, wanted, given), _prefix(unexpected, missing, given, wanted)
+    for whose, before, name in (
+        ("state", of_state, f"k.removeprefix({of_state!r})"),
+        ("module", of_module, f"{of_module!r} + k"),
+    ):
+        if before:
+            return [
+                f'all names of the {whose} begin with "{before}", and those of the other do not: load '
+                f"{{{name}: v for k, v in state.items()}}"
+            ]
     if missing:
         problems.append("missing keys: " + ", ".join(f'"{k}"{_near(k, unexpected, "the state has")}' for k in missing))
     if unexpected:
@@ -182,6 +193,15 @@ def _key_problems(missing: list[str], unexpected: list[str]) -> list[str]:
             "unexpected keys: " + ", ".join(f'"{k}"{_near(k, missing, "the module has")}' for k in unexpected)
         )
     return problems
+
+
+def _prefix(shorter: list[str], longer: list[str], all_shorter: Collection[str], all_longer: Collection[str]) -> str:
+    """What the names on one side have before those on the other; nothing if it is not as simple as that."""
+    if not shorter:
+        return ""
+    before = next((k.removesuffix(shorter[0]) for k in longer if k.endswith(f".{shorter[0]}")), "")
+    fits = all(k.startswith(before) for k in all_longer) and all(k.removeprefix(before) in all_shorter for k in longer)
+    return before if fits and all(before + k in all_longer for k in shorter) else ""
 
 
 def _near(key: str, others: list[str], who_has: str) -> str:

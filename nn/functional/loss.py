@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from hal import ops
 from hal.errors import ShapeError
 from hal.ops.losses import check_reduction, reduced
@@ -18,6 +20,17 @@ def _like_target(who: str, input: Tensor, target: Tensor) -> None:
         raise ShapeError(
             f"{who} needs a target of the input's shape {input.shape}, got {target.shape}: reshape it, "
             "or broadcasting would compare every element with every other"
+        )
+
+
+def _compared(who: str, input: Tensor, target: Tensor) -> None:
+    """Warn, as torch does, where broadcasting compares what was most likely not meant to be compared."""
+    if input.shape != target.shape:
+        warnings.warn(
+            f"{who} got an input {input.shape} and a target {target.shape}, and compares every element of one with "
+            "several of the other: give both one shape, if that is not meant",
+            UserWarning,
+            stacklevel=3,
         )
 
 
@@ -72,6 +85,7 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: 
 
     Source: torch.nn.functional.mse_loss.
     """
+    _compared("mse_loss", input, target)
     if weight is not None:
         costs = ops.mse_loss(input, target, reduction="none")
         return _weighted("mse_loss", costs, weight, reduction, over="weight")
@@ -80,6 +94,7 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: 
 
 def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """abs(x - target); `weight` as in `mse_loss`. Source: torch.nn.functional.l1_loss."""
+    _compared("l1_loss", input, target)
     if weight is not None:
         costs = ops.l1_loss(input, target, reduction="none")
         return _weighted("l1_loss", costs, weight, reduction, over="weight")
@@ -88,6 +103,7 @@ def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: T
 
 def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """abs(x - target), but a parabola for differences below `beta`. Source: torch.nn.functional.smooth_l1_loss."""
+    _compared("smooth_l1_loss", input, target)
     return ops.smooth_l1_loss(input, target, reduction=reduction, beta=beta)
 
 
@@ -101,6 +117,7 @@ def huber_loss(
 
     Source: torch.nn.functional.huber_loss.
     """
+    _compared("huber_loss", input, target)
     if weight is not None:
         costs = ops.huber_loss(input, target, reduction="none", delta=delta)
         return _weighted("huber_loss", costs, weight, reduction, over="count")

@@ -1,4 +1,4 @@
-"""Layers, losses and optimizers on whole devices: right, by the cases of the conformance suite, and all on the device."""
+"""Layers, losses and optimizers on whole devices: right, by the cases of the conformance suite, and none elsewhere."""
 
 import pytest
 

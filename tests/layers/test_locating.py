@@ -74,3 +74,10 @@ def test_other_errors_stay_as_they_are() -> None:
     with pytest.raises(KeyError) as caught:
         nn.Sequential(Strange())(hal.ones(1))
     assert caught.value.args == ("mine",)
+
+
+def test_an_index_outside_of_a_table_is_located_too() -> None:
+    net = nn.ModuleDict({"words": nn.Embedding(5, 3)})
+    net.forward = lambda x: net["words"](x)
+    with pytest.raises(IndexError, match=r"index 9 is out of bounds.*; in words of ModuleDict, which is Embedding"):
+        net(hal.tensor([1, 9]))

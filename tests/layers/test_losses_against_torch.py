@@ -248,3 +248,9 @@ def test_adaptive_softmax(torch: ModuleType) -> None:
         ours(x, hal.tensor([0, 1, 2, 3, 4, 20]))
     with pytest.raises(TypeError, match=r"that rise from 1 to at most 19, got \[12, 4\]"):
         nn.AdaptiveLogSoftmaxWithLoss(8, 20, [12, 4])
+
+
+@pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"])
+def test_comparing_all_with_all_is_warned_of(name: str) -> None:
+    with pytest.warns(UserWarning, match=rf"{name} got an input \(3, 1\) and a target \(3,\)"):
+        getattr(nn.functional, name)(hal.zeros(3, 1), hal.zeros(3))

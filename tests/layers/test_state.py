@@ -184,6 +184,20 @@ def test_files_from_before_batches_were_counted_load() -> None:
     assert net().load_state_dict(state) == ([], [])
 
 
+def test_a_prefix_that_all_names_have_is_named_alone() -> None:
+    inner = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    outer = nn.ModuleDict({"module": nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))})
+    cures = []
+    for target, source in ((inner, outer), (outer, inner)):
+        with pytest.raises(StateError, match='begin with "module\\."') as caught:
+            target.load_state_dict(source.state_dict())
+        assert "missing" not in str(caught.value)
+        cures.append(str(caught.value).partition("load ")[2])
+        state = source.state_dict()
+        assert target.load_state_dict(eval(cures[-1], {"state": state})) == ([], [])
+    assert cures[0].startswith("{k.removeprefix('module.'): v")
+
+
 class Counted(nn.Module):
     """A layer with something to keep besides tensors."""
 
