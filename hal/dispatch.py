@@ -17,6 +17,7 @@ from hal.device import Device
 from hal.dtypes import with_scalar
 from hal.errors import DeviceError, GraphError, HalError, OutOfMemoryError, SettingError
 from hal.graph.graph import Value
+from hal.graph.host import Number
 from hal.inplace import assign, check_target, fit, saved_contents
 from hal.interop import MADE_IN_A_TRACE, as_operand
 from hal.op import Op
@@ -197,7 +198,9 @@ def _kernel_failed(op: Op, device: Device, args: tuple[Tensor, ...], settings: S
 
 
 def _hashable(op: Op, name: str, value: Any) -> Any:
-    if isinstance(value, list):
+    if isinstance(value, Number):
+        return value.asked()
+    if isinstance(value, (list, tuple)):
         return tuple(_hashable(op, name, v) for v in value)
     try:
         hash(value)

@@ -11,6 +11,7 @@ from hal.abstract import ABSTRACT, StaleBackend
 from hal.device import Device
 from hal.errors import CopyError, DeviceError, DTypeError, GradientError, GraphError
 from hal.graph.graph import Value
+from hal.graph.host import Number
 from hal.op import Array
 from hal.spec import Spec
 
@@ -39,9 +40,8 @@ def host_array(x: Tensor, who: str) -> Array:
     if tracer is not None:
         known = tracer.known_contents(x)
         if known is None:
-            tracer.refuse(x, who)
-        else:
-            x = known
+            return tracer.look(x, who).contents(x, who)
+        x = known
     buffer = x.buffer
     if type(buffer) is Value:
         raise GraphError(f"{who} needs the contents of a tensor that has none: it was {MADE_IN_A_TRACE}")
@@ -52,6 +52,18 @@ def host_array(x: Tensor, who: str) -> Array:
         if shared is not None:
             return shared
     return backend.download(buffer, x.spec)
+
+
+def element(x: Tensor, who: str) -> Any:
+    """The one element as a Python number; in a trace that is split there, as one that each call reads anew.
+
+    Raises:
+        GraphError, DeviceError, GradientError: as `host_array`.
+    """
+    tracer = tracing.active()
+    if tracer is not None and tracer.known_contents(x) is None:
+        return tracer.look(x, who).read(x, who)
+    return host_array(x, who).item()
 
 
 def from_host(array: Array, like: Tensor) -> Tensor:
@@ -179,10 +191,13 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Device | str | None = Non
 
 
 def as_operand(x: Any) -> Any:
-    """What an operator makes of an operand that is neither tensor nor Python number: NumPy's scalars and arrays count.
+    """What an operator makes of an operand that is neither tensor nor Python number: NumPy's scalars and arrays count,
+    and what a traced function read from a tensor.
 
     Anything else is NotImplemented, so that Python asks the other side.
     """
     if isinstance(x, np.generic):
         return x.item()
+    if isinstance(x, Number):
+        return x
     return asarray(x) if isinstance(x, np.ndarray) else NotImplemented

@@ -8,8 +8,9 @@ from typing import Any
 from hal import registry, report
 from hal.abstract import ABSTRACT, StaleBackend
 from hal.device import Device
-from hal.dtypes import result_type, with_scalar
+from hal.dtypes import DType, result_type, with_scalar
 from hal.errors import CopyError, DTypeError
+from hal.graph.host import Number
 from hal.interop import as_operand
 from hal.op import Op
 from hal.policy import copies
@@ -19,6 +20,7 @@ from hal.tensor import CONSTANT, Tensor
 from hal.transfer import check_dtype, to_device
 
 MAX_CONSTANTS = 4096
+NUMBERS = (int, float, complex, Number)
 scalars: dict[tuple[Any, ...], Tensor] = {}  # constants by what Python's operators have at hand
 _constants: dict[tuple[Any, ...], Tensor] = {}
 _kept: set[int] = set()  # their ids
@@ -39,8 +41,13 @@ def is_constant(x: Tensor) -> bool:
 registry.on_change(forget_constants)
 
 
-def constant(value: bool | int | float | complex, spec: Spec, device: Device) -> Tensor:
-    """A 0-d tensor with the value of a Python scalar. Kept, since the same few are asked for all the time."""
+def constant(value: bool | int | float | complex | Number, spec: Spec, device: Device) -> Tensor:
+    """A 0-d tensor with the value of a Python scalar. Kept, since the same few are asked for all the time.
+
+    What a traced function read from a tensor is no constant, but an input.
+    """
+    if isinstance(value, Number):
+        return value.operand(spec, device)
     key = (value, math.copysign(1, value) if isinstance(value, float) else 0, type(value), spec, device)
     found = _constants.get(key)
     if found is None:
@@ -61,12 +68,18 @@ def constant(value: bool | int | float | complex, spec: Spec, device: Device) ->
     return found
 
 
+def operand(x: Any, dtype: DType, device: Device) -> Tensor:
+    """A Python number, or one that a traced function read from a tensor, as an operand beside a tensor of `dtype`."""
+    sample = x.sample() if isinstance(x, Number) else x
+    return constant(x, Spec((), with_scalar(dtype, sample)), device)
+
+
 def onto_one_device(op: Op, args: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], Device]:
     """The inputs as tensors on the device that pulls most; what is elsewhere is copied there, and counted."""
     given, args = args, tuple(x if isinstance(x, (Tensor, int, float, complex)) else as_operand(x) for x in args)
     tensors = [x for x in args if isinstance(x, Tensor)]
     for x, was in zip(args, given, strict=True):
-        if not isinstance(x, (Tensor, int, float, complex)):
+        if not isinstance(x, (Tensor, *NUMBERS)):
             raise DTypeError(
                 f"{op.name} takes tensors and Python numbers by position, got {type(was).__name__}: "
                 "make a tensor of it with hal.tensor(...)"
@@ -86,7 +99,7 @@ def onto_one_device(op: Op, args: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], 
     ready = []
     for x in args:
         if not isinstance(x, Tensor):
-            x = constant(x, Spec((), with_scalar(dtype, x)), device)
+            x = operand(x, dtype, device)
         elif x.device is not device:
             if x.origin is not CONSTANT:
                 report.note_copy(op.name, x.device, device, "inputs on different devices", x.spec.nbytes)

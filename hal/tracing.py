@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hal.errors import GraphError
+
 if TYPE_CHECKING:
     from hal.device import Device
     from hal.dtypes import DType
@@ -76,6 +78,13 @@ def only_now() -> None:
     found = active()
     if found is not None:
         found.once = True
+
+
+def refuse(who: str, cure: str) -> None:
+    """Raise GraphError in a trace: `who` goes on in Python from call to call, which a replay would not do."""
+    found = active()
+    if found is not None:
+        raise GraphError(f"{who} cannot be traced, as {found.who} is: it goes on in Python from call to call; {cure}")
 
 
 def guard(key: Callable[[], Hashable]) -> None:

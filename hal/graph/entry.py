@@ -9,15 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from hal import report
 from hal.errors import GradientError
 from hal.graph import plan as plans
-from hal.graph.graph import Graph
+from hal.graph.graph import Graph, Value
+from hal.graph.host import Board
+from hal.graph.inputs import Argument, State, entrance
 from hal.graph.plan import Plan
 from hal.graph.planner import plan_of
 from hal.graph.rewrite import optimized
-from hal.graph.trace import Result, Trace
-from hal.graph.tracer import Argument, Computed, State
+from hal.graph.structure import mapped
+from hal.graph.trace import HostResult, Result, Trace
 from hal.inplace import assign
+from hal.op import Array
 from hal.policy import placement
 from hal.recording import Node as Recorded
 from hal.recording import mode, no_grad
@@ -36,11 +40,13 @@ class Options:
         policy: where ops run: `follow`, as they would eagerly, or `auto`; None: as `hal.placement` says when a
             function is traced.
         fallback: run eagerly, each time, what cannot be traced.
+        split: split what cannot be traced as a whole, where Python asks for the contents of a tensor.
     """
 
     exact: bool = False
     policy: str | None = None
     fallback: bool = False
+    split: bool = False
 
 
 def planned(graph: Graph, options: Options, owners: Sequence[int] | None = None) -> Plan:
@@ -60,15 +66,24 @@ def _runner(plan: Plan) -> Callable[..., Any]:
     return plan.run if plans.timed is None else plans.timed(plan)
 
 
+def on_host(buffer: Any, value: Value) -> Array:
+    """The contents of a value, for which Python waits."""
+    backend = value.device.backend
+    if not backend.host_memory:
+        report.note_sync("a split", value.device, value.spec.nbytes)
+    return backend.download(buffer, value.spec)
+
+
 class Entry:
     """A trace with its plans: what runs for calls of one kind."""
 
-    def __init__(self, found: Trace, options: Options, who: str) -> None:
+    def __init__(self, found: Trace, options: Options, who: str, board: Board | None = None) -> None:
         self.trace = found
         self.who = who
+        self.board = board or Board()
         self.plan = planned(found.graph, options, found.owners)
         self.backward = None if found.backward is None else planned(found.backward.graph, options)
-        self.enter = self._entrance(self.plan.run)
+        self.enter = entrance(self.plan.run, found.sources)
         self.origin = Origin(1, user_line())
         self.specs = [(v.spec, v.device) for v in found.graph.outputs]
         self.draws = tuple(found.draws.items())
@@ -80,7 +95,7 @@ class Entry:
             for source in [found.sources[found.graph.inputs.index(old)]]
         ]
         self.holders: dict[Storage, list[Tensor]] = {}  # who would keep a buffer that was replaced
-        for tensor, storage, _ in found.tensors:
+        for tensor, storage, _ in found.taken.tensors:
             if tensor.parent is None:
                 self.holders.setdefault(storage, []).append(tensor)
         self.touched = [
@@ -89,30 +104,27 @@ class Entry:
             if isinstance(source := found.sources[found.graph.inputs.index(old)], State)
         ]
 
+    @property
+    def plans(self) -> list[Plan]:
+        """Its plans: of the call, and of its gradients."""
+        return [self.plan] if self.backward is None else [self.plan, self.backward]
+
+    @property
+    def once(self) -> bool:
+        """Whether it is good for one call only."""
+        return self.trace.once
+
     def fits(self, leaves: Sequence[Tensor]) -> bool:
         """Whether all that the trace took for given still holds."""
-        for tensor, storage, tracked in self.trace.tensors:
-            if tensor.storage is not storage or tensor.tracked is not tracked:
-                return False
-        for owner, name, value in self.trace.attributes:
-            now = getattr(owner, name)
-            if now is not value and now != value:
-                return False
-        for leaf, before in self.trace.before:
-            now = (leaves[leaf] if isinstance(leaf, int) else leaf)._grad
-            if now is None or before is None:
-                if now is not before:
-                    return False
-            elif now.spec is not before.spec or now.device is not before.device or now.parent is not None:
-                return False
-        return all(key() == value for key, value in self.trace.guards)
+        return self.trace.taken.holds(leaves)
 
     def call(self, leaves: Sequence[Tensor]) -> Any:
         """Replay on these arguments."""
         found = self.trace
         with self.lock:
-            enter = self.enter if plans.timed is None else self._entrance(plans.timed(self.plan))
+            enter = self.enter if plans.timed is None else entrance(plans.timed(self.plan), found.sources)
             results = enter(leaves)
+            numbers = self._host_results(results) if found.steps else []
             for generator, count in self.draws:
                 generator.advance(count)
             for source, i, spec, where in self.updates:
@@ -127,28 +139,18 @@ class Entry:
             effect()
         if found.backward is not None:
             self._record(leaves, outs)
-        return _results(found.template, outs, leaves)
+        return _results(found.template, outs, leaves, numbers)
 
-    def _entrance(self, run: Callable[..., Sequence[Any]]) -> Callable[[Sequence[Tensor]], Sequence[Any]]:
-        """A function that runs the plan on what its inputs are now: one expression, written for this trace."""
-        scope: dict[str, Any] = {"run": run}
-        given = []
-        for i, source in enumerate(self.trace.sources):
-            if isinstance(source, Argument):
-                given.append(f"leaves[{source.index}].buffer")
-            elif isinstance(source, State):
-                scope[f"s{i}"] = source.storage
-                given.append(f"s{i}.buffer")
-            elif isinstance(source, Computed):
-                scope |= {f"f{i}": source.compute, f"u{i}": source.device.backend.upload, f"d{i}": source.device}
-                given.append(f"u{i}(f{i}(), d{i})")
-            elif isinstance(source.leaf, int):
-                given.append(f"leaves[{source.leaf}]._grad.buffer")
-            else:
-                scope[f"t{i}"] = source.leaf
-                given.append(f"t{i}._grad.buffer")
-        enter: Callable[[Sequence[Tensor]], Sequence[Any]] = eval(f"lambda leaves: run({', '.join(given)})", scope)
-        return enter
+    def _host_results(self, outs: Sequence[Any]) -> list[Any]:
+        """What Python has on its board when everything has run."""
+        found = self.trace
+        for value, i in found.reads.items():
+            self.board.arrays[value] = on_host(outs[i], value)
+        wanted: list[int] = []
+        mapped(found.template, lambda x: wanted.append(x.slot), HostResult)
+        if wanted:
+            self.board.value(max(wanted), found.steps)
+        return list(self.board.values)
 
     def _update(self, source: Any, leaves: Sequence[Tensor], buffer: Any, spec: Spec, where: Any) -> None:
         if isinstance(source, State):
@@ -224,8 +226,10 @@ def _on(x: Tensor, like: Tensor) -> Tensor:
     return to_device(x, like.device)
 
 
-def _results(template: Any, outs: list[Tensor], leaves: Sequence[Tensor]) -> Any:
-    """What the function gives: its template with tensors in the place of each `Result`."""
+def _results(template: Any, outs: list[Tensor], leaves: Sequence[Tensor], numbers: list[Any]) -> Any:
+    """What the function gives: its template with tensors and numbers in the place of each result."""
+    if type(template) is HostResult:
+        return numbers[template.slot]
     if type(template) is Result:
         if template.tensor is not None:
             return leaves[template.tensor] if isinstance(template.tensor, int) else template.tensor
@@ -234,10 +238,10 @@ def _results(template: Any, outs: list[Tensor], leaves: Sequence[Tensor]) -> Any
             out.tracked = True
         return out
     if isinstance(template, (list, tuple)):
-        parts = [_results(part, outs, leaves) for part in template]
+        parts = [_results(part, outs, leaves, numbers) for part in template]
         return type(template)(*parts) if hasattr(template, "_fields") else type(template)(parts)
     if isinstance(template, dict):
-        return type(template)((name, _results(part, outs, leaves)) for name, part in template.items())
+        return type(template)((name, _results(part, outs, leaves, numbers)) for name, part in template.items())
     return template
 
 

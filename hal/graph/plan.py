@@ -68,6 +68,7 @@ class Plan:
         memory: the arena of each device that has one.
         run: called with the buffers of `graph.inputs`, gives those of `graph.results`. Calls of it must not overlap.
         in_place: the updates whose new value the last step writes straight over the old one; no other input is changed.
+        end: of a part of a function that is split: the user's line, and what it asks for there.
     """
 
     graph: Graph
@@ -75,6 +76,7 @@ class Plan:
     memory: Mapping[Device, Memory]
     run: Callable[..., tuple[Any, ...]]
     in_place: frozenset[Value]
+    end: str = ""
 
     def report(self, machine: Machine | None = None) -> PlanReport:
         """Per step: its device and why, what the alternatives would have cost, copies, what runs as one, its buffer.

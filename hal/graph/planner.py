@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, NoReturn
 
 from hal.decision import decision_for
@@ -140,7 +141,7 @@ class Replay:
         memories = self._memory()
         self.last = memory.last_uses(graph.nodes)
         self.code: Callable[..., Buffers] | None = None
-        self.name = f"<plan {next(_numbers)}>"
+        self.name = ""
         self.rows: list[int] = []
         self.in_place = self._in_place()
         self.plan = Plan(graph, steps, memories, self.run, frozenset(self.in_place))
@@ -316,9 +317,17 @@ class Replay:
                 self.rows.append(i)
         lines.append(f"    return ({''.join(names[v] + ', ' for v in self.graph.results)})")
         self.rows.append(max(0, len(self.steps) - 1))
-        exec(compile("\n".join(lines), self.name, "exec"), scope)
+        compiled = _compiled("\n".join(lines))
+        self.name = compiled.co_filename
+        exec(compiled, scope)
         code: FunctionType = scope["replay"]
         return code
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(source: str) -> CodeType:
+    """The code of a replay: the same for a graph of other sizes, which is told from this one by its scope only."""
+    return compile(source, f"<plan {next(_numbers)}>", "exec")
 
 
 def _raise(error: Exception, step: Step) -> NoReturn:

@@ -33,15 +33,15 @@ def flatten(x: Any, leaves: list[Tensor], who: str) -> Hashable:
     return (kind, x)
 
 
-def mapped(x: Any, change: Callable[[Tensor], Any]) -> Any:
-    """`x` with `change(tensor)` in the place of each tensor."""
-    if isinstance(x, Tensor):
+def mapped(x: Any, change: Callable[[Any], Any], what: type = Tensor) -> Any:
+    """`x` with `change(tensor)` in the place of each tensor, or of what else is asked for."""
+    if isinstance(x, what):
         return change(x)
     kind = x.__class__
     if isinstance(x, (list, tuple)):
-        parts = [mapped(part, change) for part in x]
+        parts = [mapped(part, change, what) for part in x]
         return kind(*parts) if hasattr(x, "_fields") else kind(parts)
     if isinstance(x, dict):
-        found = {name: mapped(part, change) for name, part in x.items()}
+        found = {name: mapped(part, change, what) for name, part in x.items()}
         return found if kind is dict else kind(found)
     return x

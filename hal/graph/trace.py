@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hal.autocast import autocast
 from hal.autodiff import grad_within
 from hal.graph.graph import Graph, Node, Value
+from hal.graph.host import Board, Calculation, Number
+from hal.graph.inputs import GradientOf, Source, State
 from hal.graph.rewrites.outputs import KEPT
+from hal.graph.split import Cut, Fetch, Path, Splitter
 from hal.graph.structure import mapped
-from hal.graph.tracer import GradientOf, Source, State, Tracer
+from hal.graph.taken import Taken
+from hal.graph.tracer import Tracer
 from hal.random import Generator
+from hal.recording import Node as Recorded
 from hal.recording import mode
 from hal.tensor import CONSTANT, Storage, Tensor
 
@@ -27,6 +32,13 @@ class Result:
     index: int
     tracked: bool
     tensor: Tensor | int | None
+
+
+@dataclass(frozen=True)
+class HostResult:
+    """One number among the results, which Python computed of what it read from tensors: its place on the board."""
+
+    slot: int
 
 
 @dataclass(frozen=True)
@@ -69,8 +81,10 @@ class Trace:
         template: what the function gave, with a `Result` in the place of each tensor.
         gradients: new `.grad`s.
         owners: for each output, a number that those which may share memory have in common.
-        before: `.grad`s that were looked at: the leaf (or argument's place), and what it was.
-        tensors: those that were there before: each with its memory and its switch for gradients.
+        taken: what it takes for granted.
+        cuts: where Python asked for contents, so that the graph is split there.
+        steps: how numbers of the host follow from these contents.
+        reads: contents that the host needs only for what is returned: the numbers of outputs, by values.
     """
 
     graph: Graph
@@ -79,25 +93,55 @@ class Trace:
     gradients: tuple[NewGradient, ...]
     backward: Backward | None
     owners: tuple[int, ...]
-    before: tuple[tuple[Tensor | int, Tensor | None], ...]
-    tensors: tuple[tuple[Tensor, Storage, bool], ...]
-    guards: tuple[tuple[Callable[[], Hashable], Hashable], ...]
-    attributes: tuple[tuple[Any, str, Any], ...]
+    taken: Taken
     effects: tuple[Callable[[], Any], ...]
     once: bool
     draws: dict[Generator, int]
+    cuts: tuple[Cut, ...]
+    steps: list[Calculation]
+    reads: dict[Value, int]
 
 
-def trace(function: Callable[..., Any], args: Any, kwargs: Any, leaves: Sequence[Tensor], who: str) -> Trace:
+@dataclass(frozen=True)
+class Splitting:
+    """Leave to split what is traced, and what is known of it from before.
+
+    Attributes:
+        board: where what Python reads is written.
+        fetch: gives contents of values of the trace.
+        path: what the function did the time before, up to a question that has another answer now.
+    """
+
+    board: Board
+    fetch: Fetch
+    path: Path
+
+
+def trace(
+    function: Callable[..., Any], args: Any, kwargs: Any, leaves: Sequence[Tensor], who: str,
+    splitting: Splitting | None = None,
+) -> Trace:  # fmt: skip
     """Run `function` on stand-ins for the tensors in its arguments, and record what it does.
 
     Args:
         leaves: the tensors in `args` and `kwargs`, in the order in which they come.
+        splitting: without it, the function may not ask for contents of tensors.
 
     Raises:
         GraphError: Python asks for the contents of a tensor.
     """
     tracer = Tracer(who)
+    if splitting is not None:
+        tracer.splitter = Splitter(tracer, splitting.board, splitting.path, splitting.fetch)
+    found = _traced(tracer, function, args, kwargs, leaves)
+    if tracer.splitter is not None:
+        tracer.splitter.check_kept()
+    return found
+
+
+def _traced(
+    tracer: Tracer, function: Callable[..., Any], args: Any, kwargs: Any, leaves: Sequence[Tensor]
+) -> Trace:  # fmt: skip
     numbers: dict[int, int] = {}
     for i, x in enumerate(leaves):
         numbers.setdefault(id(x), i)
@@ -132,15 +176,16 @@ class _Finish:
             if not tracer.is_traced(x) and type(x._buffer) is not Value:
                 return Result(-1, x.tracked, x)
             index = self.output(x)
-            has_history = x.tracked and x.node is not None and not x.node.released
+            has_history = x.tracked and x.node is not None and not _freed(x.node)
             if has_history and mode.enabled:
                 tracked.append((index, x))
             return Result(index, has_history or (x.tracked and x.node is None), None)
 
-        template = mapped(result, note)
+        template = mapped(mapped(result, note), lambda n: HostResult(n.slot), Number)
         gradients = self.gradients()
         updates = self.updates()
-        before = tuple((tracer.stand_ins.get(id(s.leaf), s.leaf), s.before) for s in tracer.slots.values() if s.read)
+        taken = tracer.taken()
+        reads = self.reads()
         cut = len(tracer.nodes)
         backward = self.backward(tracked, updates, cut) if tracked else None
         inputs = tuple(tracer.sources)
@@ -149,9 +194,23 @@ class _Finish:
         return Trace(
             forward, tuple(tracer.sources.values()), template, gradients, backward,
             tuple(KEPT if isinstance(o, Value) else owners.setdefault(o, len(owners)) for o in self.owners),
-            before, tuple(tracer.tensors.values()), tuple(tracer.guards), tuple(tracer.attributes.values()),
-            tuple(tracer.effects), tracer.once, dict(tracer.draws),
+            taken, tuple(tracer.effects), tracer.once, dict(tracer.draws),
+            () if tracer.splitter is None else tuple(tracer.splitter.cuts),
+            [] if tracer.splitter is None else tracer.splitter.steps, reads,
         )  # fmt: skip
+
+    def reads(self) -> dict[Value, int]:
+        """Let what Python read, and nothing depended on, be outputs; from here on nothing may be read."""
+        splitter = self.tracer.splitter
+        if splitter is None:
+            return {}
+        splitter.closed = True
+        found = {}
+        for value in splitter.pending:
+            found[value] = len(self.outputs)
+            self.outputs.append(value)
+            self.owners.append(value)
+        return found
 
     def output(self, x: Tensor) -> int:
         self.outputs.append(self.tracer.value_of(x))
@@ -202,12 +261,12 @@ class _Finish:
         outs = [v for v in wanted if v is not None]
         fresh = {_value(x) for x in starts}
         kept: dict[Value, None] = {}
-        live = _live(nodes, outs)
-        for v in (*(x for node in live for x in node.inputs), *outs):
+        needed = live(nodes, outs)
+        for v in (*(x for node in needed for x in node.inputs), *outs):
             if v not in made and v not in fresh and v not in tracer.constants:
                 kept[v] = None
         numbers = iter(range(len(outs)))
-        graph = Graph((*kept, *map(_value, starts)), live, tuple(outs), _constants(tracer, live, outs))
+        graph = Graph((*kept, *map(_value, starts)), needed, tuple(outs), constants_of(tracer, needed, outs))
         states = tuple(s.storage for v in kept if isinstance(s := tracer.sources.get(v), State))
         self.outputs += kept
         self.owners += kept  # which go to nobody
@@ -218,7 +277,20 @@ class _Finish:
         )  # fmt: skip
 
 
-def _live(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[Node, ...]:
+def _freed(node: Recorded) -> bool:
+    """Whether a backward pass was here, or in what this was computed from, so that there will be no other."""
+    seen, waiting = {node}, [node]
+    while waiting:
+        node = waiting.pop()
+        if node.released:
+            return True
+        before = {edge[0] for edge in node.edges if edge is not None and isinstance(edge[0], Recorded)} - seen
+        seen |= before
+        waiting += before
+    return False
+
+
+def live(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[Node, ...]:
     """The nodes that the outputs need."""
     needed, found = set(outputs), []
     for node in reversed(nodes):
@@ -228,6 +300,6 @@ def _live(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[Node, ...]:
     return tuple(reversed(found))
 
 
-def _constants(tracer: Tracer, nodes: Sequence[Node], outputs: Sequence[Value]) -> dict[Value, Tensor]:
+def constants_of(tracer: Tracer, nodes: Sequence[Node], outputs: Sequence[Value]) -> dict[Value, Tensor]:
     used = {x for node in nodes for x in node.inputs} | set(outputs)
     return {v: t for v, t in tracer.constants.items() if v in used}

@@ -17,6 +17,8 @@ from hal import tracing
 from hal.device import Device, chosen
 from hal.errors import GraphError
 from hal.graph.graph import COPY, Node, Value
+from hal.graph.inputs import Argument, Computed, GradientOf, Source, State
+from hal.graph.taken import Taken
 from hal.op import Array, Op
 from hal.placement import is_constant
 from hal.recording import mode, next_order, record
@@ -27,44 +29,9 @@ from hal.views import strides, strides_as
 
 if TYPE_CHECKING:
     from hal.decision import Decision
+    from hal.graph.split import Splitter
     from hal.random import Generator
     from hal.recording import Node as Recorded
-
-
-# Where an input of the graph comes from on each call.
-
-
-@dataclass(frozen=True)
-class Argument:
-    """The tensor at this place among those of the arguments."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class State:
-    """Memory that was there before: parameters, statistics, the state of optimizers, anything a closure holds."""
-
-    storage: Storage
-
-
-@dataclass(frozen=True)
-class GradientOf:
-    """The `.grad` that a leaf has when the call begins: of a tensor, or of the argument at a place."""
-
-    leaf: Tensor | int
-
-
-@dataclass(frozen=True)
-class Computed:
-    """A number (or a few) that Python computes anew for each call."""
-
-    compute: Callable[[], Array]
-    spec: Spec
-    device: Device
-
-
-Source = Argument | State | GradientOf | Computed
 
 
 @dataclass
@@ -90,6 +57,7 @@ class Tracer:
         tensors: tensors that were there before, with the memory and the switch for gradients that they had.
         effects, guards, attributes, once: see `hal.tracing`.
         draws: how far each generator has moved on.
+        splitter: what may be asked of the host, if the function may be split there.
         parts: the devices of the parts of a model that run at this point and were placed by `hal.place`.
     """
 
@@ -106,6 +74,7 @@ class Tracer:
         self.slots: dict[int, Slot] = {}
         self.stand_ins: dict[int, int] = {}
         self.boundary: dict[tuple[Any, int], Tensor] = {}
+        self.splitter: Splitter | None = None
         self.once = False
         self.effects: list[Callable[[], Any]] = []
         self.guards: list[tuple[Callable[[], Hashable], Hashable]] = []
@@ -147,8 +116,7 @@ class Tracer:
 
     def stand_in(self, x: Tensor, index: int) -> Tensor:
         """What the function is given in place of its argument `x`."""
-        value = Value(x.spec, x.device, f"x{index}")
-        self.sources[value] = Argument(index)
+        value = self._input(Value(x.spec, x.device, f"x{index}"), Argument(index))
         out = Tensor(value, x.spec, x.device, x.origin)
         out.tracked = x.tracked
         out._grad = x._grad
@@ -172,16 +140,32 @@ class Tracer:
         return found
 
     def _capture(self, x: Tensor, source: Source | None = None) -> Value:
-        value = Value(x.spec, x.device)
         if is_constant(x):
-            self.constants[value] = x
-            return value
+            return self._constant(x)
         if type(x.storage.buffer) is type(None):
             raise GraphError(f"{self.who} uses a tensor that has no contents")
         if source is None:
             self.tensors[id(x)] = (x, x.storage, x.tracked)
-        self.sources[value] = source or State(x.storage)
+        return self._input(Value(x.spec, x.device), source or State(x.storage))
+
+    def _input(self, value: Value, source: Source) -> Value:
+        if self.splitter is not None:
+            value = self.splitter.known_source(value, source)
+        self.sources[value] = source
         return value
+
+    def _constant(self, x: Tensor) -> Value:
+        value = Value(x.spec, x.device)
+        if self.splitter is not None:
+            value = self.splitter.known_constant(value, x)
+        self.constants[value] = x
+        return value
+
+    def _record(self, node: Node) -> tuple[Value, ...]:
+        if self.splitter is not None:
+            node = self.splitter.known_node(node)
+        self.nodes.append(node)
+        return node.outputs
 
     def _view(self, x: Tensor) -> Value:
         root = x
@@ -206,9 +190,9 @@ class Tracer:
         """Record a call of `op`, and answer with tensors that stand for its results."""
         inputs = tuple([self.value_of(x) for x in args])
         where = self._line()
-        values = tuple([Value(s, device) for s in decision.specs])
         pinned = not args or self._asked(device)
-        self.nodes.append(Node(op, inputs, decision.settings, values, where, device, pinned))
+        made = tuple([Value(s, device) for s in decision.specs])
+        values = self._record(Node(op, inputs, decision.settings, made, where, device, pinned))
         origin = args[0].origin if args else Origin(1, where)
         outs = tuple([Tensor(v, v.spec, device, origin) for v in values])
         if decision.view:
@@ -253,9 +237,8 @@ class Tracer:
     def copy(self, x: Tensor, device: Device, asked: bool = False) -> Value:
         """Record a copy of `x` to another device; whether the user asked for it decides if it may be left out."""
         source = self.value_of(x)
-        value = Value(x.spec, device)
-        self.nodes.append(Node(COPY, (source,), {"device": device}, (value,), self._line(), device, asked))
-        return value
+        made = (Value(x.spec, device),)
+        return self._record(Node(COPY, (source,), {"device": device}, made, self._line(), device, asked))[0]
 
     def barrier(self, x: Tensor) -> Tensor:
         """`x` under another name, so that what is computed from it is computed again and not shared."""
@@ -263,16 +246,13 @@ class Tracer:
 
     def constant(self, array: Array, spec: Spec, device: Device) -> Value:
         """What the function uploads while it is traced is the same in every call."""
-        value = Value(spec, device)
-        self.constants[value] = Tensor(device.backend.upload(array, device), spec, device, CONSTANT)
-        return value
+        return self._constant(Tensor(device.backend.upload(array, device), spec, device, CONSTANT))
 
     def computed(self, compute: Callable[[], Array], spec: Spec, device: Device, key: Any) -> Tensor:
         """A tensor whose contents Python computes anew before each call."""
         known = (key, spec, device)
         if known not in self._numbers:
-            value = Value(spec, device)
-            self.sources[value] = Computed(compute, spec, device)
+            value = self._input(Value(spec, device), Computed(compute, spec, device))
             self._numbers[known] = Tensor(value, spec, device, CONSTANT)
         return self._numbers[known]
 
@@ -319,13 +299,7 @@ class Tracer:
         if id(leaf) not in self.slots and (not self.is_traced(leaf) or id(leaf) in self.stand_ins):
             self.slots[id(leaf)] = Slot(leaf, leaf._grad, False)
 
-    def refuse(self, x: Tensor, who: str) -> None:
-        """Raise GraphError: Python asks for contents that are not there while tracing. Constants are."""
-        raise GraphError(
-            f"{who} needs the contents of a tensor, shape {x.shape}, while {self.who} is traced at "
-            f"{describe(user_line())}: what a compiled function does cannot depend on them; return the tensor and "
-            "look at it outside, choose with hal.where, or let it run eagerly with hal.compile(..., fallback=True)"
-        )
+    # Contents.
 
     def known_contents(self, x: Tensor) -> Tensor | None:
         """The constant that `x` is, if it is one."""
@@ -333,3 +307,26 @@ class Tracer:
             return x
         value = x._buffer if type(x._buffer) is Value else self.contents.get(x.storage)
         return self.constants.get(value) if value is not None else None
+
+    def look(self, x: Tensor, who: str) -> Splitter:
+        """What gives Python the contents of a tensor while there are none: by splitting the function there.
+
+        Raises:
+            GraphError: it may not be split.
+        """
+        if self.splitter is not None:
+            return self.splitter
+        raise GraphError(
+            f"{who} needs the contents of a tensor, shape {x.shape}, while {self.who} is traced at "
+            f"{describe(user_line())}: what a compiled function does cannot depend on them; return the tensor and "
+            "look at it outside, choose with hal.where, have the function split there with hal.compile(..., "
+            "split=True), or let it run eagerly with hal.compile(..., fallback=True)"
+        )
+
+    def taken(self) -> Taken:
+        """What was taken for granted so far."""
+        return Taken(
+            tuple(self.tensors.values()), tuple(self.attributes.values()),
+            tuple((self.stand_ins.get(id(s.leaf), s.leaf), s.before) for s in self.slots.values() if s.read),
+            tuple(self.guards),
+        )  # fmt: skip

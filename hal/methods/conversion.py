@@ -119,7 +119,7 @@ def _only(x: Any, who: str) -> Any:
     if x.spec.size != 1:
         cure = "use .any() or .all()" if who == "bool()" else "index it, or use .tolist()"
         raise ShapeError(f"{who} needs a tensor with one element, got shape {x.shape}: {cure}")
-    return interop.host_array(x, who).item()
+    return interop.element(x, who)
 
 
 class Conversion(Facts, Numbers):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hal import ops
-from hal.dtypes import DEFAULT_FLOAT, DEFAULT_INT, with_scalar
+from hal.dtypes import DEFAULT_FLOAT, DEFAULT_INT
 from hal.errors import GradientError, SettingError, ShapeError
 from hal.functions import elementwise, selecting, shaping
 from hal.functions.arguments import Scalar, is_tensor
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 def into(target: Any, op: Op, *args: Any, **settings: Any) -> Tensor:
     """Run `op` and let the result be the contents of `target`; Python numbers among the inputs are weakly typed."""
     from hal.dispatch import run_into
-    from hal.placement import constant
+    from hal.placement import NUMBERS, operand
 
     ready = []
     for x in args:
         if not is_tensor(x):
             if not isinstance(x, (int, float, complex)):
                 x = as_operand(x) if as_operand(x) is not NotImplemented else x
-            if isinstance(x, (int, float, complex)):
-                x = constant(x, Spec((), with_scalar(target.dtype, x)), target.device)
+            if isinstance(x, NUMBERS):
+                x = operand(x, target.dtype, target.device)
         ready.append(x)
     run_into((target,), op, tuple(ready), settings)
     return target

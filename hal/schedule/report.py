@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -212,7 +212,10 @@ def report_of(plan: Plan, machine: Machine | None = None) -> PlanReport:
     Args:
         machine: that its devices are part of (default: the devices that are here and have been measured).
     """
-    return report(plan.graph, machine or known_machine(plan.graph), plan)
+    told = report(plan.graph, machine or known_machine(plan.graph), plan)
+    if not plan.end:
+        return told
+    return replace(told, notes=(f"a part of a function that is split: it ends at {plan.end}", *told.notes))
 
 
 def report(graph: Graph, machine: Machine, plan: Plan | None = None) -> PlanReport:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import hal
+from hal import tracing
 from hal.tensor import Tensor
 from nn.optim.line_search import strong_wolfe
 from nn.optim.optimizer import Closure, Optimizer, Params, check
@@ -62,11 +63,15 @@ class LBFGS(Optimizer):
 
         Returns:
             The loss where the first of them began.
+
+        Raises:
+            GraphError: it is traced. What it calls may be compiled.
         """
         if closure is None:
             raise ValueError(
                 "LBFGS.step needs a closure that zeroes the gradients, computes the loss and calls backward"
             )
+        tracing.refuse("LBFGS.step", "compile the closure that it calls, or use hal.compile(..., fallback=True)")
         with hal.no_grad():
             return self._search(closure)
 

@@ -13,7 +13,8 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,66 @@ def memory(quick: bool) -> list[Row]:
     return [Row("growth of peak memory, MLP steps, batch 1024", "MiB", peaks, 1 if quick else 3)]
 
 
-SECTIONS = {"networks": networks, "chains": chains, "memory": memory}
+def sizes(quick: bool) -> list[Row]:
+    """What the first batch of a new size costs beside the next of that size: it is traced, rewritten and planned."""
+    import hal
+
+    rng = np.random.default_rng(0)
+    rows = []
+    for name, build, most, arrays in (
+        ("MLP 784-256-128-64-10", _mlp, 64, lambda n: (rng.normal(size=(n, 784)), rng.integers(0, 10, n))),
+        ("LeNet-5", _lenet, 64, lambda n: (rng.normal(size=(n, 1, 28, 28)), rng.integers(0, 10, n))),
+        ("transformer, 2 layers, d 128, T 64", _transformer, 16, lambda n: (rng.integers(0, 64, (n, 64)),) * 2),
+    ):
+        step, x, y = training_step("hal", build, tuple(a.astype(a.dtype.str.replace("f8", "f4")) for a in arrays(most)))
+        compiled, last = hal.compile(step), [x, y]
+        left = iter(range(most - 1, 0, -1))
+        spent: dict[str, list[float]] = {"trace": [], "optimized": [], "plan_of": []}
+
+        def first(x: Any = x, y: Any = y, last: Any = last, compiled: Any = compiled, left: Any = left) -> None:
+            n = next(left)
+            last[:] = [x[:n], y[:n]]
+            compiled(*last)
+
+        with _noting(spent):
+            contenders = {
+                "first": first, "next": lambda f=compiled, last=last: f(*last),
+                "eager": lambda f=step, last=last: f(*last),
+            }  # fmt: skip
+            row = timed(f"{name}, below {most}", contenders, 3 if quick else most - 4, 1, "ms")
+        parts = {k: f"{np.median(v) * 1e3:.2f}" for k, v in spent.items()}
+        note = "of the first, ms: tracing {trace}, rewriting {optimized}, planning {plan_of}".format(**parts)
+        rows.append(Row(row.name, row.unit, row.medians, row.rounds, note))
+    return rows
+
+
+@contextmanager
+def _noting(spent: dict[str, list[float]]) -> Iterator[None]:
+    """Note the seconds of each trace, rewriting and planning inside the block."""
+    from hal.graph import compiler, entry
+
+    before = {(module, name): getattr(module, name) for module in (compiler, entry) for name in spent if
+              hasattr(module, name)}  # fmt: skip
+
+    def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            found = function(*args, **kwargs)
+            spent[name].append(time.perf_counter() - start)
+            return found
+
+        return run
+
+    for (module, name), function in before.items():
+        setattr(module, name, noted(name, function))
+    try:
+        yield
+    finally:
+        for (module, name), function in before.items():
+            setattr(module, name, function)
+
+
+SECTIONS = {"networks": networks, "chains": chains, "memory": memory, "sizes": sizes}
 
 
 def main() -> None:

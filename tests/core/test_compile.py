@@ -406,9 +406,10 @@ class Breaking(Fake):
         return guarded
 
 
-@pytest.mark.parametrize("broken", ["linear", "where", "adam_step"])
+@pytest.mark.parametrize("broken", ["linear", "where", "adam_step", "neg"])
 @pytest.mark.parametrize("calls", [0, 2])
-def test_a_failing_kernel_changes_no_state_and_says_where(broken: str, calls: int) -> None:
+@pytest.mark.parametrize("split", [False, True])
+def test_a_failing_kernel_changes_no_state_and_says_where(broken: str, calls: int, split: bool) -> None:
     with Breaking("melting").registered() as backend:
         device = hal.device("melting")
         hal.manual_seed(0)
@@ -420,9 +421,11 @@ def test_a_failing_kernel_changes_no_state_and_says_where(broken: str, calls: in
             loss = F.cross_entropy(net(F.dropout(x, 0.2)), y)
             loss.backward()
             optimizer.step()
-            return loss
+            if split:  # the parameters have their new values, and what comes is another plan
+                assert loss.item() > 0
+            return -loss
 
-        compiled = hal.compile(step)
+        compiled = hal.compile(step, split=split)
         x, y = hal.randn(5, 3, device=device), hal.randint(0, 2, (5,), device=device)
         for _ in range(calls):
             compiled(x, y)

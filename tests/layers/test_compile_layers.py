@@ -36,10 +36,12 @@ def assert_same(got: list[Array], want: list[Array]) -> None:
 
 
 def passes(build: Callable[[], nn.Module], shape: tuple[int, ...], compiled: bool) -> list[Array]:
-    """Two forward and backward passes with accumulated gradients; the state and gradients after them."""
+    """Forward and backward passes with accumulated gradients, a smaller batch at last; the state after them."""
     hal.manual_seed(3)
     layer = build()
-    xs = [hal.randn(shape) for _ in range(2)]
+    fixed = isinstance(layer, type(LAYERS["AdaptiveLogSoftmaxWithLoss"][0]()))  # its targets are part of it
+    last = shape if fixed else (max(shape[0] // 2, 1), *shape[1:])
+    xs = [hal.randn(size) for size in (shape, shape, last)]
     run = hal.compile(layer, exact=True) if compiled else layer
     found: list[Array] = []
     for x in xs:
@@ -256,3 +258,97 @@ def test_two_forward_passes_before_the_backward_passes() -> None:
         (run(a).sum() + run(b).square().sum()).backward()
         found.append(contents([p.grad for p in net.parameters()]))
     assert_same(*found)
+
+
+# What decides by contents: such steps are split.
+
+
+def scaled(net: nn.Module, optimizer: nn.optim.Optimizer) -> tuple[Callable[..., Any], Callable[[], Any]]:
+    scaler = nn.amp.GradScaler(growth_interval=3)
+
+    def step(x: hal.Tensor, y: hal.Tensor) -> Any:
+        optimizer.zero_grad()
+        with hal.autocast(dtype=hal.float16):
+            loss = F.cross_entropy(net(x), y)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        return loss, norm
+
+    return step, lambda: [hal.tensor([scaler.get_scale(), scaler.state_dict()["_growth_tracker"]])]
+
+
+def averaged(net: nn.Module, optimizer: nn.optim.Optimizer) -> tuple[Callable[..., Any], Callable[[], Any]]:
+    means = [
+        nn.optim.swa_utils.AveragedModel(net),
+        nn.optim.swa_utils.AveragedModel(net, avg_fn=nn.optim.swa_utils.get_ema_avg_fn(0.9), use_buffers=True),
+    ]
+
+    def step(x: hal.Tensor, y: hal.Tensor) -> Any:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+        for mean in means:
+            mean.update_parameters(net)
+        return loss
+
+    return step, lambda: [list(mean.state_dict().values()) for mean in means]
+
+
+@pytest.mark.parametrize("make", [scaled, averaged])
+def test_steps_that_are_split(make: Any) -> None:
+    found = []
+    for compiled in (True, False):
+        hal.manual_seed(0)
+        net = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 3))
+        optimizer = nn.optim.Adam(net.parameters(), lr=0.02)
+        step, look = make(net, optimizer)
+        run = hal.compile(step, exact=True, split=True) if compiled else step
+        got: list[Array] = []
+        for i in range(9):
+            got += contents(run(hal.randn(5, 8) * (1e5 if i == 4 else 1), hal.randint(0, 3, (5,)))) + contents(look())
+        got += contents(list(net.state_dict().values())) + contents([p.grad for p in net.parameters()])
+        got += [v.numpy() for s in optimizer.state_dict()["state"].values() for v in s.values()]
+        found.append(got)
+        if compiled:
+            counters = run.counters
+            assert (counters.traces, counters.ways, counters.replays, counters.eager) == (2, 1, 7, 0)
+    assert_same(*found)
+
+
+def test_the_closure_of_lbfgs_is_compiled_and_its_steps_are_not() -> None:
+    found = []
+    for how in ("eagerly", "closure", "whole"):
+        hal.manual_seed(0)
+        net = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
+        optimizer = nn.optim.LBFGS(net.parameters(), line_search_fn="strong_wolfe")
+
+        def closure(
+            x: hal.Tensor, y: hal.Tensor, net: nn.Module = net, optimizer: nn.optim.Optimizer = optimizer
+        ) -> hal.Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()
+            return loss
+
+        losses = hal.compile(closure, exact=True) if how == "closure" else closure
+
+        def step(
+            x: hal.Tensor, y: hal.Tensor, optimizer: nn.optim.Optimizer = optimizer, losses: Callable[..., Any] = losses
+        ) -> Any:
+            return optimizer.step(lambda: losses(x, y))
+
+        run = hal.compile(step, split=True) if how == "whole" else step
+        for _ in range(2):
+            run(hal.randn(5, 8), hal.randint(0, 3, (5,)))
+        found.append(contents(list(net.parameters())))
+        if how == "closure":
+            assert losses.counters.replays > losses.counters.traces  # type: ignore[attr-defined]
+        if how == "whole":
+            assert run.counters.eager == 2
+            assert "eagerly: LBFGS.step cannot be traced" in run.explain()
+    assert_same(found[0], found[1])
+    assert_same(found[0], found[2])

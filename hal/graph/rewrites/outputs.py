@@ -26,6 +26,7 @@ def own_memory(graph: Graph, owners: Sequence[int]) -> Graph:
     nodes = list(graph.nodes)
     taken: dict[Value, int] = {}
     copies: dict[tuple[Value, int], Value] = {}
+    lines = {out: node.where for node in nodes for out in node.outputs}
 
     def own(v: Value, owner: int) -> Value:
         source = root.get(v, v)
@@ -34,7 +35,7 @@ def own_memory(graph: Graph, owners: Sequence[int]) -> Graph:
         if (v, owner) not in copies:
             copies[v, owner] = out = Value(v.spec, v.device)
             settings = {"dtype": v.spec.dtype}
-            nodes.append(Node(ops.cast, (v,), settings, (out,), None, v.device))
+            nodes.append(Node(ops.cast, (v,), settings, (out,), lines.get(v), v.device))
         return copies[v, owner]
 
     changing = set(graph.updates)
