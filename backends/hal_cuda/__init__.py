@@ -27,6 +27,7 @@ class CUDA(Backend):
     priority = 10
     dtypes = REAL
     views = True
+    dlpack_type = 2  # kDLCUDA
 
     def __init__(self, driver: Driver | None = None, name: str = "cuda") -> None:
         """`driver`: NVIDIA's libraries, or what stands in for them where the kernels are run on the host."""
@@ -56,6 +57,7 @@ class OneCUDA(CompiledBackend):
 
     priority = CUDA.priority
     dtypes = REAL
+    dlpack_type = 2  # kDLCUDA
 
     def __init__(self, family: CUDA, driver: Driver, ordinal: int) -> None:
         self.name = family.name
@@ -77,6 +79,8 @@ class OneCUDA(CompiledBackend):
     def copy(self, buffer: Any, spec: Spec, source: Device, target: Device) -> Buffer | None:
         if source is target:
             return super().copy(buffer, spec, source, target)
+        if not (isinstance(source.backend, OneCUDA) and source.backend.driver is self.driver):
+            return None
         from hal_cuda.peers import copy_between
 
         return copy_between(buffer, target.backend.runtime)  # type: ignore[attr-defined]  # a device of this backend
@@ -87,6 +91,17 @@ class OneCUDA(CompiledBackend):
         from hal_cuda.graphs import captured
 
         return captured(self.runtime, plan, replay)
+
+    def lend(self, buffer: Buffer, spec: Spec) -> Any:
+        from hal_cuda.exchange import Lent
+
+        return Lent(self.runtime, buffer)
+
+    def borrow(self, lender: Any, device: Device) -> tuple[Buffer, Spec]:
+        from hal_cuda.exchange import borrow
+
+        found = borrow(self.runtime, lender)
+        return found, found.spec
 
     def describe(self, device: Device) -> dict[str, str]:
         from hal_cuda.description import describe
