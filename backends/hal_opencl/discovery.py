@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from hal.plugin import Unavailable
+from hal_opencl import pocl
 
 SIMULATORS = ("oclgrind",)  # they check memory accesses and are 10,000 times slower: used where asked for by name
 INSTALL = "pip install 'hal-runtime[opencl]' for the GPU of a driver that is here, 'hal-runtime[opencl-cpu]' for PoCL"
@@ -22,15 +23,15 @@ def kind_of(device: Any) -> str:
 
 
 def title(device: Any) -> str:
-    """How a device is called for people, and what HAL_OPENCL_DEVICES is matched against."""
+    """How a device is called for people."""
     return f"{device.platform.name.strip()} / {device.name.strip()}"
 
 
 def find_devices() -> list[Any]:
     """The devices that are there: GPUs first, then by the names of platform and device.
 
-    HAL_OPENCL_DEVICES, a comma list of parts of titles, chooses among them and sets their order. Simulators are left
-    out unless it names them.
+    HAL_OPENCL_DEVICES, a comma list of parts of titles and versions, chooses among them and sets their order.
+    Simulators are left out unless it names them.
 
     Raises:
         Unavailable: PyOpenCL, a driver or a device is missing, or none matches.
@@ -40,7 +41,8 @@ def find_devices() -> list[Any]:
     except ImportError as error:
         raise Unavailable(f"PyOpenCL cannot be imported ({error})", INSTALL) from None
     try:
-        found = [device for platform in cl.get_platforms() for device in _devices_of(platform)]
+        with pocl.kept_here():
+            found = [device for platform in cl.get_platforms() for device in _devices_of(platform)]
     except cl.Error as error:
         raise Unavailable(f"there is no OpenCL driver ({error})", INSTALL) from None
     found.sort(key=lambda d: (_KINDS.index(kind_of(d)), title(d)))
@@ -48,7 +50,7 @@ def find_devices() -> list[Any]:
     if not wanted:
         chosen = [d for d in found if not any(s in title(d).lower() for s in SIMULATORS)]
     else:
-        chosen = [d for part in wanted for d in found if part in title(d).lower()]
+        chosen = [d for part in wanted for d in found if part in f"{title(d)} / {d.platform.version}".lower()]
     if not chosen:
         there = "; ".join(map(title, found)) or "none at all"
         asked = f"HAL_OPENCL_DEVICES={','.join(wanted)} names none of the devices" if wanted else "no OpenCL device"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hal.codegen.dialect import OPENCL
 from hal.codegen.kernels.programs import BuildError, Programs
+from hal_opencl import pocl
 
 if TYPE_CHECKING:
     from hal_opencl.runtime import OpenCLRuntime
@@ -23,17 +24,22 @@ class OpenCLPrograms(Programs):
         self.context, self.device = runtime.context, device
         self.options = OPTIONS + (FOR_SIMULATORS if runtime.is_simulator else "")
         identity = (device.platform.name, device.platform.version, device.name, device.driver_version, self.options)
-        super().__init__(runtime.name, runtime.title, OPENCL, ("opencl", "cl"), "\n".join(identity))
+        self.is_pocl = pocl.is_here(device)
+        dialect = pocl.DIALECT if self.is_pocl else OPENCL
+        super().__init__(runtime.name, runtime.title, dialect, ("opencl", "cl"), "\n".join(identity))
 
     def build(self, source: str) -> tuple[Any, bytes | None]:
         import pyopencl as cl
 
+        options = [*self.options.split(), *([pocl.WITHOUT_HEADER] if self.is_pocl else [])]
         with warnings.catch_warnings():  # what a compiler remarks of generated source is no news for the user
             warnings.simplefilter("ignore", cl.CompilerWarning)
             try:
-                program = cl.Program(self.context, source).build(options=self.options.split(), cache_dir=False)  # type: ignore[arg-type]
+                program = cl.Program(self.context, source).build(options=options, cache_dir=False)  # type: ignore[arg-type]
             except cl.Error as error:
                 raise BuildError(str(error)) from None
+        if self.is_pocl:
+            return program, None
         try:
             return program, program.get_info(cl.program_info.BINARIES)[0]
         except cl.Error:  # a driver that gives none out

@@ -187,9 +187,11 @@ def test_a_source_that_does_not_compile_is_kept_and_named(
 
 
 def test_programs_are_found_on_disk(opencl: hal.Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from hal_opencl import pocl
     from hal_opencl.programs import OpenCLPrograms
 
     monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(pocl, "is_here", lambda device: False)  # which would keep them itself
     source = "__kernel void one(__global int *p) { p[get_global_id(0)] = 1; }"
     first, second = (OpenCLPrograms(opencl.backend.runtime) for _ in range(2))
     first.kernel(source, "one")
