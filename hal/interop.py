@@ -31,9 +31,10 @@ def host_array(x: Tensor, who: str) -> Array:
         GradientError: `x` stands for contents that were changed after a gradient saved them.
         DeviceError: `x` has no contents (it is being traced), or the device failed.
     """
-    backend = x.device.backend
-    if isinstance(backend, StaleBackend):
-        backend.refuse((x,))
+    from hal.transfer import contents  # which makes tensors, whose methods are here
+
+    if isinstance(x.device.backend, StaleBackend):
+        x.device.backend.refuse((x,))
     if x.device is ABSTRACT:
         raise DeviceError(f"{who} needs the contents of a tensor that has none: only shape and dtype are known here")
     tracer = tracing.active()
@@ -42,11 +43,12 @@ def host_array(x: Tensor, who: str) -> Array:
         if known is None:
             return tracer.look(x, who).contents(x, who)
         x = known
-    buffer = x.buffer
+    buffer, device = contents(x)
     if type(buffer) is Value:
         raise GraphError(f"{who} needs the contents of a tensor that has none: it was {MADE_IN_A_TRACE}")
+    backend = device.backend
     if not backend.host_memory:
-        report.note_sync(who, x.device, x.spec.nbytes)
+        report.note_sync(who, device, x.spec.nbytes)
     else:
         shared = backend.expose(buffer, x.spec)
         if shared is not None:
@@ -109,47 +111,80 @@ def as_array(x: Tensor, dtype: Any = None, copy: bool | None = None) -> Array:
 
 
 CPU_IN_DLPACK = 1  # kDLCPU: host memory, whoever's device it is
+HOST_IN_DLPACK = (1, 3, 11)  # kDLCPU, kDLCUDAHost, kDLROCMHost: what NumPy reads
 
 
 def dlpack(x: Tensor, **options: Any) -> Any:
     """A DLPack capsule of the tensor's memory: `Tensor.__dlpack__`.
 
     Raises:
-        BufferError: the tensor requires a gradient, or is not in host memory.
+        BufferError: the tensor requires a gradient, or lies in memory that its backend does not lend.
 
     Source: Array API, `array.__dlpack__`; DLPack's Python specification.
     """
     if x.tracked:
         raise BufferError("DLPack cannot carry gradients: use .detach() first")
-    if not x.device.backend.host_memory:
-        raise BufferError(f"DLPack export needs host memory, this tensor is on {x.device}: use .cpu() first")
-    options.pop("stream", None)  # the host has none
-    return host_array(x, "DLPack export").__dlpack__(**options)
+    if x.device.backend.host_memory:
+        options.pop("stream", None)  # the host has none
+        return host_array(x, "DLPack export").__dlpack__(**options)
+    return _lent(x).__dlpack__(**options)
 
 
 def dlpack_device(x: Tensor) -> tuple[int, int]:
     """Device type and number in DLPack's terms: `Tensor.__dlpack_device__`.
 
     Raises:
-        BufferError: the tensor is not in host memory.
+        BufferError: the tensor lies in memory that its backend does not lend.
     """
-    if not x.device.backend.host_memory:
+    if x.device.backend.host_memory:
+        return CPU_IN_DLPACK, 0
+    kind, number = _lent(x).__dlpack_device__()
+    return kind, number
+
+
+def _lent(x: Tensor) -> Any:
+    """What a backend with memory of its own gives other libraries."""
+    lent = x.device.backend.lend(x.buffer, x.spec)
+    if lent is None:
         raise BufferError(f"DLPack export needs host memory, this tensor is on {x.device}: use .cpu() first")
-    return CPU_IN_DLPACK, 0
+    return lent
 
 
 def from_dlpack(x: Any, /, *, device: Device | str | None = None, copy: bool | None = None) -> Tensor:
     """A tensor with the contents of any object that speaks DLPack. Shares its memory where the device can.
 
+    Memory of a device is taken by the backend that has such devices; with `device=`, the tensor is moved there after.
+
     Raises:
         DTypeError: `x` does not speak DLPack.
+        DeviceError: it is in the memory of a device that no backend here shares.
         CopyError: copy=False, and the memory cannot be shared.
 
     Source: Array API, from_dlpack; torch.from_dlpack.
     """
     if not hasattr(x, "__dlpack__"):
         raise DTypeError(f"from_dlpack needs an object with __dlpack__, got {type(x).__name__}: use hal.asarray")
-    return asarray(np.from_dlpack(x), device=device, copy=copy)
+    return asarray(_shared(x), device=device, copy=copy)
+
+
+def _shared(x: Any) -> Any:
+    """An array in the host memory of an object that speaks DLPack, or a tensor in that of its device."""
+    from hal import creation
+    from hal.registry import devices
+    from hal.tensor import Tensor
+
+    kind, number = map(int, x.__dlpack_device__())
+    if kind in HOST_IN_DLPACK:
+        return np.from_dlpack(x)
+    for there in devices():
+        if there.backend.dlpack_type == kind and there.index == number:
+            borrowed = there.backend.borrow(x, there)
+            if borrowed is not None:
+                return Tensor(*borrowed, there, creation.placed(there)[1])
+    raise DeviceError(
+        f"from_dlpack got a {type(x).__name__} on a device of DLPack's type {kind}, number {number}, "
+        "which no backend here shares: move it to the host first"
+    )
 
 
 def asarray(obj: Any, /, *, dtype: Any = None, device: Device | str | None = None, copy: bool | None = None) -> Tensor:
@@ -169,7 +204,7 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Device | str | None = Non
     wanted = None if dtype is None else dtypes.dtype(dtype)
     if not isinstance(obj, (Tensor, np.ndarray, list, tuple, bool, int, float, complex)):
         if hasattr(obj, "__dlpack__") and not isinstance(obj, np.generic):
-            obj = np.from_dlpack(obj)
+            obj = _shared(obj)
         elif hasattr(obj, "__array__"):
             obj = np.asarray(obj)
     if isinstance(obj, Tensor):

@@ -131,6 +131,7 @@ class Backend:
         training: whether ops that record a gradient may run here.
         views: whether movement kernels return buffers that share memory with their input; needs `write`.
         host_memory: whether buffers lie in host memory, so that copies from and to it are cheap.
+        dlpack_type: DLPack's number of its memory (`DLDeviceType`), where that is not the host's and can be shared.
         known_failures: what the conformance suite may find wrong: from ids of its cases (with `*` for any text) to the
             reason. Strict: an entry that matches no failure is itself a failure.
     """
@@ -142,6 +143,7 @@ class Backend:
     training: bool = True
     views: bool = False
     host_memory: bool = False
+    dlpack_type: int | None = None
     known_failures: Mapping[str, str] = {}  # never changed: a backend that has some brings its own
 
     def devices(self) -> list[Device]:
@@ -185,6 +187,18 @@ class Backend:
 
     def expose(self, buffer: Buffer, spec: Spec) -> Array | None:
         """A host array that shares the memory of `buffer`, or None where that is impossible."""
+        return None
+
+    def lend(self, buffer: Buffer, spec: Spec) -> Any:
+        """An object over the memory of `buffer` with `__dlpack__` and `__dlpack_device__`, or None (the default).
+
+        Asked where memory is not the host's. Whoever takes its capsule must find the buffer's contents done, or in
+        order with the stream that it asks for.
+        """
+        return None
+
+    def borrow(self, lender: Any, device: Device) -> tuple[Buffer, Spec] | None:
+        """A buffer over the memory of an object that speaks DLPack and lies on `device`, or None (the default)."""
         return None
 
     def prepare(

@@ -12,7 +12,7 @@ import numpy as np
 from hal.plugin import Array
 from hal_cuda.driver import Address, Failure, Handle, Matrix, Properties, Refused
 
-OPTIONS = ("--std=c++17",)
+OPTIONS = ("--std=c++17", "--fmad=false")  # fused kernels round as the ops one by one do
 TYPES = {"float16": 2, "bfloat16": 14, "float32": 0, "float64": 1}  # cudaDataType: CUDA_R_16F, R_16BF, R_32F, R_64F
 FULL, TF32, DOUBLE = 68, 77, 70  # cublasComputeType: COMPUTE_32F, 32F_FAST_TF32, 64F
 ALGORITHM = -1  # cublasGemmAlgo: the library chooses

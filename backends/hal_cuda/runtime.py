@@ -39,6 +39,7 @@ class CUDARuntime(Runtime):
         stream: in which kernels are enqueued; copies from the host have their own, in `transfers`.
         lock: held while a kernel's arguments are written and it is enqueued.
         held: while a graph is captured, all memory that is taken: it must stay the graph's. Else None.
+        lingering: memory of other libraries that no buffer refers to, kept until the device is done with it.
         recent: names of what was enqueued since the device was last waited for.
     """
 
@@ -56,6 +57,7 @@ class CUDARuntime(Runtime):
         self.lock = threading.RLock()
         self.held: list[Any] | None = None
         self.recent: deque[str] = deque(maxlen=REMEMBERED)
+        self.lingering: deque[Any] = deque()
         with self.guarded("the first use"):
             self.stream = driver.stream(ordinal)
             room = int(SPARE * driver.free_memory(ordinal))
@@ -79,6 +81,12 @@ class CUDARuntime(Runtime):
     def deallocate(self, data: Address) -> None:
         with self.guarded("giving memory back"):
             self.driver.free(self.ordinal, data)
+
+    def release(self, memory: Memory) -> None:
+        if memory.host is None:
+            super().release(memory)
+        else:  # another library's: it must be there until the kernels are done that were given it
+            self.lingering.append(memory.host)
 
     def upload(self, array: Array, spec: Spec) -> Buffer:
         with self.lock, self.guarded("a copy from the host"):
@@ -134,9 +142,12 @@ class CUDARuntime(Runtime):
         self._waited_for(label)
 
     def finish(self, label: str = "waiting for the device") -> None:
+        done = len(self.lingering)
         with self.guarded(label):
             self.driver.wait(self.ordinal, self.stream)
         self.recent.clear()
+        for _ in range(done):
+            self.lingering.popleft()
 
     def _waited_for(self, label: str) -> None:
         if self.held is None and os.environ.get("HAL_CUDA_SYNC", "") not in ("", "0"):

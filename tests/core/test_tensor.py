@@ -13,6 +13,7 @@ import pytest
 
 import hal
 from hal.errors import CopyError, DeviceError, DTypeError, GradientError, SettingError, ShapeError
+from hal.testing.fake import Fake
 
 NUMBERS = [2, 2.5, True, np.float32(2.5), np.float64(2.5), np.int64(3), np.int8(3)]
 OPERATORS = [
@@ -190,6 +191,38 @@ def test_numpy_refuses_what_it_would_lose() -> None:
     with pytest.raises(BufferError, match="host memory"):
         np.from_dlpack(hal.ones(2, device="fake"))
     assert x.numpy(force=True).tolist() == hal.ones(2, device="fake").numpy(force=True).tolist() == [1, 1]
+
+
+def test_dlpack_shares_the_memory_of_devices_that_lend_theirs() -> None:
+    class Lent:
+        def __init__(self, buffer: Any, spec: Any, index: int) -> None:
+            self.given, self.index = (buffer, spec), index
+
+        def __dlpack__(self, **options: Any) -> Any:
+            return self.given
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 8, self.index
+
+    class Lending(Fake):
+        dlpack_type = 8
+
+        def lend(self, buffer: Any, spec: Any) -> Any:
+            return Lent(buffer, spec, self.devices().index(buffer.device))
+
+        def borrow(self, lender: Any, device: hal.Device) -> Any:
+            return lender.__dlpack__()
+
+    with Lending("lending", count=2, views=True).registered():
+        x = hal.zeros(3, device="lending:1")
+        assert x.__dlpack_device__() == (8, 1)
+        y, z = hal.from_dlpack(x), hal.asarray(Lent(x.buffer, x.spec, 1))
+        x += 2
+        assert y.tolist() == z.tolist() == [2, 2, 2]
+        assert y.device is z.device is x.device
+        assert hal.from_dlpack(x, device="cpu").tolist() == [2, 2, 2]
+        with pytest.raises(hal.errors.DeviceError, match=r"type 8, number 5, which no backend"):
+            hal.from_dlpack(Lent(x.buffer, x.spec, 5))
 
 
 def test_dlpack_shares_memory() -> None:
