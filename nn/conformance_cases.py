@@ -255,6 +255,9 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "RMSprop": lambda p: nn.optim.RMSprop(p, lr=0.01),
     "Adagrad": lambda p: nn.optim.Adagrad(p, lr=0.05),
     "Adadelta": lambda p: nn.optim.Adadelta(p, lr=0.5),
+    "Adamax": lambda p: nn.optim.Adamax(p, lr=0.02),
+    "RAdam": lambda p: nn.optim.RAdam(p, lr=0.02, betas=(0.8, 0.9)),
+    "Rprop": lambda p: nn.optim.Rprop(p, lr=0.01),
     "Lion": lambda p: nn.optim.Lion(p, lr=0.01),
 }
 # fmt: on

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from math import cos, pi
 from typing import Any
 
 import hal
 from hal.tensor import Tensor
 from nn.module import Module
+from nn.optim.lr_scheduler.scheduler import LRScheduler
+from nn.optim.optimizer import Optimizer
 
-__all__ = ["AveragedModel", "get_ema_avg_fn", "get_swa_avg_fn", "update_bn"]
+__all__ = ["SWALR", "AveragedModel", "get_ema_avg_fn", "get_swa_avg_fn", "update_bn"]
 
 Average = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -103,3 +106,37 @@ def update_bn(loader: Iterable[Any], model: Module, device: Any = None) -> None:
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
         model.train(training)
+
+
+class SWALR(LRScheduler):
+    """The rate goes from what it is to `swa_lr` in `anneal_epochs` epochs, and stays there while weights are averaged.
+
+    Args:
+        swa_lr: where it goes: one number, or one for each group.
+        anneal_strategy: along half a cosine (`cos`) or straight (`linear`).
+
+    Raises:
+        ValueError: another strategy, or not one rate for each group.
+
+    Source: torch.optim.swa_utils.SWALR.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, swa_lr: float | list[float], anneal_epochs: int = 10, anneal_strategy: str = "cos"
+    ) -> None:
+        groups = optimizer.param_groups
+        self.swa_lrs = list(swa_lr) if isinstance(swa_lr, (list, tuple)) else [swa_lr] * len(groups)
+        if anneal_strategy not in ("cos", "linear") or anneal_epochs < 0 or len(self.swa_lrs) != len(groups):
+            raise ValueError(
+                f"SWALR needs anneal_strategy= 'cos' or 'linear', anneal_epochs= of 0 or more, and one swa_lr= or one "
+                f"for each of {len(groups)} groups, got {anneal_strategy!r}, {anneal_epochs} and {swa_lr}"
+            )
+        self.anneal_epochs, self.anneal_strategy = anneal_epochs, anneal_strategy
+        for group in groups:
+            group["initial_lr"] = group["lr"]
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int, group: int) -> float:
+        done = min(1.0, epoch / self.anneal_epochs) if self.anneal_epochs else 1.0
+        part = done if self.anneal_strategy == "linear" else (1 - cos(pi * done)) / 2
+        return base + (self.swa_lrs[group] - base) * part

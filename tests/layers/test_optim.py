@@ -33,6 +33,13 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("RMSprop", {"lr": 0.05, "centered": True, "momentum": 0.7, "maximize": True}),
     ("Adadelta", {}),
     ("Adadelta", {"lr": 0.5, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.1, "maximize": True}),
+    ("Adamax", {}),
+    ("Adamax", {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1, "maximize": True}),
+    ("RAdam", {}),
+    ("RAdam", {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
+    ("RAdam", {"lr": 0.1, "weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True}),
+    ("Rprop", {}),
+    ("Rprop", {"lr": 0.1, "etas": (0.3, 1.5), "step_sizes": (0.01, 0.12), "maximize": True}),
     ("Adagrad", {}),
     ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3}),
 ]
@@ -291,10 +298,22 @@ SCHEDULES: list[tuple[str, dict[str, Any]]] = [
     ("CosineAnnealingWarmRestarts", {"T_0": 3}),
     ("CosineAnnealingWarmRestarts", {"T_0": 2, "T_mult": 2, "eta_min": 0.01}),
     ("OneCycleLR", {"max_lr": 0.5, "total_steps": 10, "cycle_momentum": False}),
+    ("CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 3}),
+    ("CyclicLR", {"base_lr": [0.1, 0.2], "max_lr": 0.5, "step_size_up": 3, "step_size_down": 1, "mode": "triangular2"}),
+    ("CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2, "mode": "exp_range", "gamma": 0.9}),
+    ("CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2, "scale_fn": lambda x: 1 / x, "base_momentum": 0.5}),
+    ("SWALR", {"swa_lr": 0.01, "anneal_epochs": 4}),
+    ("SWALR", {"swa_lr": [0.9, 0.02], "anneal_epochs": 3, "anneal_strategy": "linear"}),
+    ("SWALR", {"swa_lr": 0.05, "anneal_epochs": 0}),
     ("OneCycleLR", {"max_lr": [0.5, 0.2], "epochs": 4, "steps_per_epoch": 3, "anneal_strategy": "linear"}),
     ("OneCycleLR", {"max_lr": 0.5, "total_steps": 12, "three_phase": True, "pct_start": 0.4}),
 ]
 # fmt: on
+
+
+def part_of(kit: Any, name: str) -> Any:
+    """Where a schedule is to be found."""
+    return kit.swa_utils if name == "SWALR" else kit.lr_scheduler
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")
@@ -302,8 +321,8 @@ SCHEDULES: list[tuple[str, dict[str, Any]]] = [
 def test_schedule(torch: ModuleType, name: str, settings: dict[str, Any]) -> None:
     pair = Pair(torch)
     a, b = optim.SGD(groups(pair.ours), lr=0.1), torch.optim.SGD(groups(pair.theirs), lr=0.1)
-    ours = getattr(optim.lr_scheduler, name)(a, **settings)
-    theirs = getattr(torch.optim.lr_scheduler, name)(b, **settings)
+    ours = getattr(part_of(optim, name), name)(a, **settings)
+    theirs = getattr(part_of(torch.optim, name), name)(b, **settings)
     rates: list[list[float]] = []
     for _ in range(10):
         rates.append(ours.get_last_lr())
@@ -311,10 +330,10 @@ def test_schedule(torch: ModuleType, name: str, settings: dict[str, Any]) -> Non
         assert [g["momentum"] for g in a.param_groups] == pytest.approx([g["momentum"] for g in b.param_groups])
         ours.step()
         theirs.step()
-    again = getattr(optim.lr_scheduler, name)(optim.SGD(groups(pair.ours), lr=0.1), **settings)
+    again = getattr(part_of(optim, name), name)(optim.SGD(groups(pair.ours), lr=0.1), **settings)
     for _ in range(4):
         again.step()
-    resumed = getattr(optim.lr_scheduler, name)(optim.SGD(groups(pair.ours), lr=0.1), **settings)
+    resumed = getattr(part_of(optim, name), name)(optim.SGD(groups(pair.ours), lr=0.1), **settings)
     resumed.load_state_dict(again.state_dict())
     resumed.step()
     assert resumed.get_last_lr() == rates[5]

@@ -1,7 +1,8 @@
-"""Rates that follow waves: half a cosine, cosines with restarts, and one cycle up and down."""
+"""Rates that follow waves: half a cosine, cosines with restarts, one cycle up and down, and many of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import cos, pi
 from typing import Any
 
@@ -140,3 +141,73 @@ class OneCycleLR(LRScheduler):
                 if "betas" in group:
                     change = {"betas": (momentum, *group["betas"][1:])}
                 group.update(change)
+
+
+class CyclicLR(LRScheduler):
+    """The rate rises from `base_lr` to `max_lr` and falls back, again and again; call `step` per batch.
+
+    Args:
+        base_lr, max_lr: the ends of a cycle, each one number or one for each group.
+        step_size_up, step_size_down: how many batches the rate rises and falls; as many, if only the first is given.
+        mode: "triangular" for cycles of one height, "triangular2" for ever half as high ones, "exp_range" for heights
+            of gamma ** batch.
+        scale_fn: the height, as a function of the number of the cycle, or of the batch if `scale_mode` is "iterations";
+            instead of `mode`.
+        cycle_momentum: move the momentum (of Adam, the first beta) the other way, between `max_momentum` and
+            `base_momentum`.
+
+    Raises:
+        ValueError: another mode, not one rate for each group, or an optimizer without momentum to cycle.
+
+    Source: torch.optim.lr_scheduler.CyclicLR; Smith, "Cyclical Learning Rates for Training Neural Networks", 2017.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, base_lr: float | list[float], max_lr: float | list[float],
+        step_size_up: int = 2000, step_size_down: int | None = None, mode: str = "triangular", gamma: float = 1.0,
+        scale_fn: Callable[[float], float] | None = None, scale_mode: str = "cycle", cycle_momentum: bool = True,
+        base_momentum: float = 0.8, max_momentum: float = 0.9,
+    ) -> None:  # fmt: skip
+        heights: dict[str, Callable[[float], float]] = {
+            "triangular": lambda x: 1.0, "triangular2": lambda x: 0.5 ** (x - 1), "exp_range": lambda x: gamma**x,
+        }  # fmt: skip
+        if scale_fn is None and mode not in heights:
+            raise ValueError(f"CyclicLR needs mode= one of {', '.join(heights)}, or scale_fn=, got {mode!r}")
+        groups = optimizer.param_groups
+        if cycle_momentum and not all("betas" in group or "momentum" in group for group in groups):
+            raise ValueError("CyclicLR: this optimizer has no momentum to cycle: pass cycle_momentum=False")
+        self.up, self.down = step_size_up, step_size_down or step_size_up
+        self.by_cycle = scale_mode == "cycle" if scale_fn is not None else mode != "exp_range"
+        self.height = scale_fn or heights[mode]
+        self.cycle_momentum, self.base_momentum, self.max_momentum = cycle_momentum, base_momentum, max_momentum
+        lowest, self.max_lrs = (
+            list(r) if isinstance(r, (list, tuple)) else [r] * len(groups) for r in (base_lr, max_lr)
+        )
+        if not len(lowest) == len(self.max_lrs) == len(groups):
+            raise ValueError(f"CyclicLR needs one base_lr= and max_lr=, or one for each of {len(groups)} groups")
+        for group, low in zip(groups, lowest, strict=True):
+            group["initial_lr"] = low
+        super().__init__(optimizer)
+        self._move_momentum()
+
+    def _part(self, epoch: int) -> float:
+        """How far up the cycle is at this batch, times its height."""
+        whole = self.up + self.down
+        cycle, place = epoch // whole + 1, epoch % whole
+        risen = place / self.up if place <= self.up else (whole - place) / self.down
+        return risen * self.height(cycle if self.by_cycle else epoch)
+
+    def rate(self, base: float, epoch: int, group: int) -> float:
+        return base + (self.max_lrs[group] - base) * self._part(epoch)
+
+    def step(self) -> None:
+        """Go on to the next batch."""
+        super().step()
+        self._move_momentum()
+
+    def _move_momentum(self) -> None:
+        if self.cycle_momentum:
+            momentum = self.max_momentum - (self.max_momentum - self.base_momentum) * self._part(self.last_epoch)
+            for group in self.optimizer.param_groups:
+                betas = group.get("betas")
+                group.update({"momentum": momentum} if betas is None else {"betas": (momentum, *betas[1:])})
