@@ -14,6 +14,7 @@ from hal import errors, ops
 from hal.anomaly import detect_anomaly
 from hal.autocast import autocast, is_autocast_enabled
 from hal.autodiff import custom_gradient, grad, value_and_grad
+from hal.collectives import all_reduce
 from hal.recording import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from hal.creation import (
     arange, as_tensor, empty, empty_like, eye, from_numpy, full, full_like, linspace, ones, ones_like, tensor,
@@ -87,13 +88,12 @@ bool = bool_
 
 __all__ = [
     "DType", "Device", "Generator", "Op", "Spec", "Tensor", "__array_api_version__", "__array_namespace_info__",
-    "__version__", "absolute", "add", "addcdiv", "addcmul", "addmm", "addmv", "all", "allclose", "amax", "amin",
-    "aminmax", "any", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "argmax",
-    "argmin", "argsort", "argwhere", "as_tensor", "asarray", "astype", "autocast", "baddbmm", "bernoulli", "bfloat16",
-    "bincount", "bitwise_not", "bmm", "bool", "broadcast_arrays", "broadcast_shapes", "broadcast_tensors",
+    "__version__", "absolute", "add", "addcdiv", "addcmul", "addmm", "addmv", "all", "all_reduce", "allclose", "amax",
+    "amin", "aminmax", "any", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
+    "argmax", "argmin", "argsort", "argwhere", "as_tensor", "asarray", "astype", "autocast", "baddbmm", "bernoulli",
+    "bfloat16", "bincount", "bitwise_not", "bmm", "bool", "broadcast_arrays", "broadcast_shapes", "broadcast_tensors",
     "broadcast_to", "can_cast", "cat", "checkpoint", "chunk", "clamp", "clip", "clone", "compile", "complex64",
-    "complex128",
-    "concat", "concatenate", "copies", "count_nonzero", "cross", "cumprod", "cumsum", "cumulative_prod",
+    "complex128", "concat", "concatenate", "copies", "count_nonzero", "cross", "cumprod", "cumsum", "cumulative_prod",
     "cumulative_sum", "custom_gradient", "default_generator", "detect_anomaly", "device", "device_count", "devices",
     "diag", "diagonal", "diff", "div", "divide", "dot", "double", "dstack", "e", "einsum", "empty", "empty_like",
     "enable_grad", "eq", "errors", "expand_dims", "eye", "fallback", "finfo", "flatten", "flip", "float", "float16",
@@ -105,11 +105,11 @@ __all__ = [
     "matrix_transpose", "max", "mean", "median", "meshgrid", "min", "mm", "moveaxis", "movedim", "multinomial",
     "multiply", "mv", "nan", "nan_to_num", "narrow", "ne", "negative", "newaxis", "no_grad", "nonzero", "norm",
     "normal", "numel", "ones", "ones_like", "ops", "outer", "permute", "permute_dims", "pi", "place", "placement",
-    "placement_report", "positive", "prod", "profile", "promote_types", "rand", "rand_like", "randint",
-    "randint_like", "randn", "randn_like", "randperm", "ravel", "register", "repeat", "repeat_interleave", "reshape",
-    "result_type", "roll", "round", "run_into", "save", "scatter", "scatter_add", "scope", "searchsorted", "seed",
-    "select", "set_grad_enabled", "set_rng_state", "short", "softmax", "sort", "split", "squeeze", "stack", "std",
-    "sub", "subtract", "sum", "swapaxes", "swapdims", "t", "take", "take_along_axis", "take_along_dim", "tensor",
+    "placement_report", "positive", "prod", "profile", "promote_types", "rand", "rand_like", "randint", "randint_like",
+    "randn", "randn_like", "randperm", "ravel", "register", "repeat", "repeat_interleave", "reshape", "result_type",
+    "roll", "round", "run_into", "save", "scatter", "scatter_add", "scope", "searchsorted", "seed", "select",
+    "set_grad_enabled", "set_rng_state", "short", "softmax", "sort", "split", "squeeze", "stack", "std", "sub",
+    "subtract", "sum", "swapaxes", "swapdims", "t", "take", "take_along_axis", "take_along_dim", "tensor",
     "tensor_split", "tensordot", "tile", "topk", "trace", "transpose", "tril", "tril_indices", "triu", "triu_indices",
     "true_divide", "uint8", "uint16", "uint32", "uint64", "unbind", "unflatten", "uniform", "unique", "unique_all",
     "unique_counts", "unique_inverse", "unique_values", "unregister", "unsqueeze", "unstack", "value_and_grad", "var",

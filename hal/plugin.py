@@ -5,7 +5,7 @@ A backend answers five questions: `name`, `kernels`, `devices()`, `upload()`, `d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -170,6 +170,13 @@ class Backend:
         """A copy of `buffer`, which lives on `source`, in the memory of `target`, a device of this backend.
 
         None (the default) means that there is no direct way and the host is used.
+        """
+        return None
+
+    def all_reduce(self, buffers: Sequence[Buffer], spec: Spec, devices: Sequence[Device]) -> Sequence[Buffer] | None:
+        """The sum of buffers of one spec, one on each of several devices of this backend: a new buffer on each.
+
+        None (the default) means that they cannot sum among themselves: then all are copied to the first.
         """
         return None
 

@@ -10,7 +10,7 @@ from hal.codegen.kernels.backend import CompiledBackend
 from hal.plugin import Backend, Device, Kernels, Spec, dtypes, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hal.codegen.kernels.buffer import Buffer
     from hal.plugin import Plan
@@ -91,6 +91,11 @@ class OneCUDA(CompiledBackend):
         from hal_cuda.graphs import captured
 
         return captured(self.runtime, plan, replay)
+
+    def all_reduce(self, buffers: Sequence[Buffer], spec: Spec, devices: Sequence[Device]) -> list[Buffer] | None:
+        from hal_cuda.collectives import all_reduce
+
+        return all_reduce(buffers)
 
     def lend(self, buffer: Buffer, spec: Spec) -> Any:
         from hal_cuda.exchange import Lent

@@ -14,6 +14,11 @@ from hal_cuda.driver import Address, Failure, Handle, Matrix, Properties, Refuse
 
 OPTIONS = ("--std=c++17", "--fmad=false")  # fused kernels round as the ops one by one do
 TYPES = {"float16": 2, "bfloat16": 14, "float32": 0, "float64": 1}  # cudaDataType: CUDA_R_16F, R_16BF, R_32F, R_64F
+NCCL_TYPES = {
+    "int8": 0, "uint8": 1, "int32": 2, "uint32": 3, "int64": 4, "uint64": 5, "float16": 6, "float32": 7, "float64": 8,
+    "bfloat16": 9,
+}  # fmt: skip  # ncclDataType_t
+NCCL_SUM = 0
 FULL, TF32, DOUBLE = 68, 77, 70  # cublasComputeType: COMPUTE_32F, 32F_FAST_TF32, 64F
 ALGORITHM = -1  # cublasGemmAlgo: the library chooses
 RELAXED = 2  # cudaStreamCaptureMode: calls of other threads, and allocations, stay allowed
@@ -29,6 +34,7 @@ class CuPyDriver:
 
         self._driver, self._runtime = driver, runtime
         self._here = threading.local()
+        self._groups: dict[tuple[int, ...], Any] = {}
         self._products: dict[tuple[int, int], Any] = {}
 
     def _call(self, name: str, function: Any, *arguments: Any) -> Any:
@@ -251,6 +257,40 @@ class CuPyDriver:
         except self._runtime.CUDARuntimeError as error:
             return "AlreadyEnabled" in str(error)
         return True
+
+    # Collectives.
+
+    def has_collectives(self) -> bool:
+        try:
+            from cupy_backends.cuda.libs import nccl
+        except ImportError:
+            return False
+        return bool(nccl.available)
+
+    def all_reduce(
+        self,
+        ordinals: tuple[int, ...],
+        sources: Sequence[Address],
+        targets: Sequence[Address],
+        count: int,
+        dtype: str,
+        streams: Sequence[Handle],
+    ) -> None:
+        from cupy_backends.cuda.libs import nccl
+
+        try:
+            if ordinals not in self._groups:
+                self._groups[ordinals] = nccl.NcclCommunicator.initAll(list(ordinals))
+            nccl.groupStart()
+            try:
+                members = zip(ordinals, self._groups[ordinals], sources, targets, streams, strict=True)
+                for ordinal, member, source, target, stream in members:
+                    self._at(ordinal)
+                    member.allReduce(source, target, count, NCCL_TYPES[dtype], NCCL_SUM, stream)
+            finally:
+                nccl.groupEnd()
+        except nccl.NcclError as error:
+            raise Failure("ncclAllReduce", str(error)) from None
 
 
 @cache

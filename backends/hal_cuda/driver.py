@@ -212,3 +212,19 @@ class Driver(Protocol):
 
     def can_reach(self, ordinal: int, other: int) -> bool:
         """Whether a device reads the memory of another directly; if so, it may from now on."""
+
+    # Collectives.
+
+    def has_collectives(self) -> bool:
+        """Whether NCCL is installed."""
+
+    def all_reduce(
+        self,
+        ordinals: tuple[int, ...],
+        sources: Sequence[Address],
+        targets: Sequence[Address],
+        count: int,
+        dtype: str,
+        streams: Sequence[Handle],
+    ) -> None:
+        """Enqueue, on each of these devices, the sum of `count` elements of all."""

@@ -104,6 +104,7 @@ class OnCPU:
         compiler: Callable[[str, str], Any] | None = None,
     ) -> None:
         assert order in ("late", "others first", "at once")
+        self.collectives = True
         self.devices, self.order, self.peers, self.compiler = devices, order, peers, compiler
         self.memory = DeviceMemory(devices, memory)
         self.calls: Counter[str] = Counter()
@@ -524,6 +525,38 @@ class OnCPU:
             if self.peers:
                 self._reach[ordinal] |= 1 << other
             return self.peers
+
+    # Collectives.
+
+    def has_collectives(self) -> bool:
+        return self.collectives
+
+    def all_reduce(
+        self,
+        ordinals: tuple[int, ...],
+        sources: Sequence[Address],
+        targets: Sequence[Address],
+        count: int,
+        dtype: str,
+        streams: Sequence[Handle],
+    ) -> None:
+        with self._call("all_reduce", "ncclAllReduce", ordinals[0]):
+            kind = np.dtype(TYPES.get(dtype, dtype))
+
+            def operation() -> None:
+                total = sum(_strided(a, kind, (count,), (1,), count).astype(np.float64) for a in sources)
+                for target in targets:
+                    _strided(target, kind, (count,), (1,), count)[...] = total.astype(kind)
+
+            for ordinal, stream in zip(ordinals[1:], streams[1:], strict=True):  # all have come this far
+                ready = self.event(ordinal)
+                self.record(ordinal, ready, stream)
+                self.after(ordinals[0], streams[0], ready)
+            self._enqueue("ncclAllReduce", streams[0], operation)
+            done = self.event(ordinals[0])
+            self.record(ordinals[0], done, streams[0])
+            for ordinal, stream in zip(ordinals[1:], streams[1:], strict=True):
+                self.after(ordinal, stream, done)
 
 
 def _owner(array: Array) -> Array:
