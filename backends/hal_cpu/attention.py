@@ -107,7 +107,7 @@ def _blocks(batch: tuple[int, ...], heads: int) -> list[Heads]:
     while axis > 0 and inner * batch[axis] < heads:
         inner *= batch[axis]
         axis -= 1
-    step = max(1, heads // inner)
+    step = max(1, heads // max(1, inner))  # an axis may be empty
     return [
         (*index, slice(i, min(i + step, batch[axis])))
         for index in np.ndindex(batch[:axis])

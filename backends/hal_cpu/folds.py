@@ -24,6 +24,8 @@ BLOCK = 1 << 17  # elements: a sum is a call of BLAS, which is worth more than s
 def reduced_cut(inputs: list[Shape], shape: Shape, axes: tuple[int, ...]) -> Cut | None:
     """How to cut what is reduced over `axes`, all or the first or the last of them, into blocks; None without a way."""
     ndim, count = len(shape), len(axes)
+    if not axes:
+        return None
     if axes == tuple(range(ndim)):
         edges = range(ndim, -1, -1)
     elif axes == tuple(range(ndim - count, ndim)):

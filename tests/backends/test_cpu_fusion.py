@@ -53,6 +53,12 @@ def test_reductions_of_chains(name: str, transposed: bool) -> None:
     assert all(not s.node.op.name.startswith("reduction") for s in exact.plans[0].steps)
 
 
+def test_a_reduction_over_no_axes_is_none() -> None:
+    x, y, _, _ = arrays(transposed=False)
+    compiled = hal.compile(lambda x, y: ops.max(x * y, axis=()))
+    np.testing.assert_array_equal(compiled(x, y).numpy(), (x * y).numpy())
+
+
 def test_what_is_half_is_not_summed_in_parts() -> None:
     """Each part would be rounded to half precision."""
     x = hal.rand(ROWS, COLUMNS).to(hal.float16)
