@@ -7,7 +7,7 @@ changed nothing yet, so that the function can be traced once more, with that ans
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -65,17 +65,20 @@ def _between(
 
 
 class Part:
-    """What runs up to a question, and what comes after it.
+    """What runs before a question, as far as its answer needs it, and what comes after it.
 
     Attributes:
         cut: the question.
+        span: what was recorded since the question before.
+        nodes: what runs. The rest runs in the part that needs it: most often in the last, which changes state in place.
         then: for each answer the ways to go on, the latest first; which one fits depends on what it takes for granted.
         outputs: what the host or later parts need; it grows with the ways that become known.
     """
 
-    def __init__(self, found: Trace, cut: Cut, nodes: Sequence[Node], tree: Tree) -> None:
+    def __init__(self, found: Trace, cut: Cut, span: Sequence[Node], nodes: Sequence[Node], tree: Tree) -> None:
         self.cut = cut
-        self.nodes = nodes
+        self.span = span
+        self.nodes = dict.fromkeys(nodes)
         self.tree = tree
         self.sources = tuple(zip(found.graph.inputs, found.sources, strict=True))[: cut.sources]
         self.constants = tuple(found.graph.constants.items())[: cut.constants]
@@ -118,7 +121,7 @@ class Part:
         """
         if self._plan is None:
             known = dict(self.sources)
-            graph = _between(self.nodes, tuple(self.outputs), (*known, *self.earlier), dict(self.constants))
+            graph = _between(tuple(self.nodes), tuple(self.outputs), (*known, *self.earlier), dict(self.constants))
             given, root = set(graph.inputs), roots(graph.nodes)
             owners = [i if root.get(v, v) in given else KEPT for i, v in enumerate(graph.outputs)]
             plan = planned(graph, Options(exact=True, policy=self.tree.options.policy), owners)
@@ -230,7 +233,7 @@ class Tree:
     def _path(self, passed: Sequence[Part]) -> Path:
         if not passed:
             return Path()
-        nodes = [node for part in passed for node in part.nodes]
+        nodes = [node for part in passed for node in part.span]
         last = passed[-1]
         return Path(nodes, last.sources, last.constants, [p.cut for p in passed], list(self.board.values))
 
@@ -239,31 +242,35 @@ class Tree:
         graph, cuts = found.graph, found.cuts
         self.once = found.once and not self.ways
         spans = [graph.nodes[a:b] for a, b in pairwise([0, *[c.nodes for c in cuts], len(graph.nodes)])]
-        made_in = {out: i for i, span in enumerate(spans) for node in span for out in node.outputs}
-        ways, parts = self.ways, list[Part]()
+        ways, parts, waiting = self.ways, list[Part](), list[Node]()
         for cut, span in zip(cuts, spans, strict=False):  # the last span ends with the function
+            waiting += span
             part = next((w for w in ways if isinstance(w, Part) and w.cut is cut), None)
             if part is None:
-                part = Part(found, cut, span, self)
+                part = Part(found, cut, span, live(waiting, cut.reads), self)
                 ways.insert(0, part)
             parts.append(part)
+            waiting = [node for node in waiting if node not in part.nodes]
             ways = part.then.setdefault(answer_of(cut, self.board, found.steps), [])
 
-        reads = [cut.reads for cut in cuts]
-        needed = set(live(graph.nodes, [*graph.results, *[v for some in reads for v in some]]))
-        ends: list[Sequence[Value]] = [*reads, graph.results]
-        crossing: dict[Value, None] = {}
-        for i, (span, end) in enumerate(zip(spans, ends, strict=True)):
-            taken = [*[x for node in span if node in needed for x in node.inputs], *end]
-            crossing = {v: None for v in taken if made_in.get(v, i) < i}
-            for v in crossing:
-                parts[made_in[v]].need(v)
-            if i < len(parts):
-                parts[i].earlier |= crossing
-                for v in end:
-                    if v not in crossing:
-                        parts[i].need(v)
-        self._end(found, ways, [node for node in spans[-1] if node in needed], crossing)
+        last = live([*waiting, *spans[-1]], graph.results)
+        made_in = {out: i for i, part in enumerate(parts) for node in part.nodes for out in node.outputs}
+        for i, part in enumerate(parts):
+            part.earlier |= self._cross(parts[:i], made_in, part.nodes, part.cut.reads)
+            for v in part.cut.reads:
+                if v not in part.earlier:
+                    part.need(v)
+        self._end(found, ways, last, self._cross(parts, made_in, last, graph.results))
+
+    def _cross(
+        self, parts: Sequence[Part], made_in: dict[Value, int], nodes: Iterable[Node], end: Sequence[Value]
+    ) -> dict[Value, None]:  # fmt: skip
+        """What these nodes, and what they end with, take from the parts; these are told to keep it."""
+        taken = (*[x for node in nodes for x in node.inputs], *end)
+        found = dict.fromkeys(v for v in taken if made_in.get(v, len(parts)) < len(parts))
+        for v in found:
+            parts[made_in[v]].need(v)
+        return found
 
     def _end(self, found: Trace, ways: list[Way], nodes: Sequence[Node], crossing: dict[Value, None]) -> None:
         """The part after the last question: what an unsplit function has as a whole."""
@@ -273,7 +280,6 @@ class Tree:
         inputs |= {v: Earlier(self.kept, v) for v in crossing}
         constants = {v: t for v, t in graph.constants.items() if v in used}
         last = Graph(tuple(inputs), tuple(nodes), graph.outputs, constants, graph.updates)
-        ways.insert(
-            0, Entry(replace(found, graph=last, sources=tuple(inputs.values())), self.options, self.who, self.board)
-        )
+        end = replace(found, graph=last, sources=tuple(inputs.values()))
+        ways.insert(0, Entry(end, self.options, self.who, self.board))
         self.paths += 1
