@@ -205,15 +205,21 @@ class CuPyDriver:
         one, zero = _numbers(dtype == "float64")
         m, n, k = sizes
         handle = self._library(ordinal, stream)
-        arguments = (
-            handle, int(a.swapped), int(b.swapped), m, n, k, one.ctypes.data,
-            a.address, kind, a.lead, a.step, b.address, kind, b.lead, b.step,
-            (one if add else zero).ctypes.data, out.address, kind, out.lead, out.step, batch, compute, ALGORITHM,
-        )  # fmt: skip
+        before = (handle, int(a.swapped), int(b.swapped), m, n, k, one.ctypes.data)
+        scale = (one if add else zero).ctypes.data
         try:
-            cublas.gemmStridedBatchedEx(*arguments)
+            if batch == 1:
+                cublas.gemmEx(
+                    *before, a.address, kind, a.lead, b.address, kind, b.lead, scale, out.address, kind, out.lead,
+                    compute, ALGORITHM,
+                )  # fmt: skip
+            else:
+                cublas.gemmStridedBatchedEx(
+                    *before, a.address, kind, a.lead, a.step, b.address, kind, b.lead, b.step, scale,
+                    out.address, kind, out.lead, out.step, batch, compute, ALGORITHM,
+                )  # fmt: skip
         except cublas.CUBLASError as error:
-            raise Failure("cublasGemmStridedBatchedEx", str(error)) from None
+            raise Failure("cublasGemmEx" if batch == 1 else "cublasGemmStridedBatchedEx", str(error)) from None
 
     def _library(self, ordinal: int, stream: Handle) -> int:
         """cuBLAS for one stream: handles are not for several threads at once, streams are used under a lock."""

@@ -13,6 +13,7 @@
 | `f16`, `bf16`, `b8` | types in memory only: `hal_load_f16(pointer)` and `hal_store_f16(pointer, value)` and so on |
 | `HAL_INDEPENDENT` | before a loop whose turns touch no memory of each other's, so that it may become vectors |
 | `hal_bits_f32(x)`, `hal_float_f32(i)` | the bits of a number as an integer of its size, and back; also for f64 |
+| `hal_multiply_add(a, b, c)` | a b + c of numbers of one type, of floats in one rounding where that is one instruction |
 | `hal_high_u64(a, b)` | the upper half of the product of two 64-bit integers |
 | `INFINITY`, `NAN` | numbers of float |
 | `restrict` | of pointers: nothing else refers to the same elements |
@@ -114,6 +115,7 @@ OPENCL = Dialect(
         "hal_float_f32(i)": "as_float(i)",
         "hal_bits_f64(x)": "as_long(x)",
         "hal_float_f64(i)": "as_double(i)",
+        "hal_multiply_add(a, b, c)": "((a) * (b) + (c))",
         "hal_high_u64(a, b)": "mul_hi((u64)(a), (u64)(b))",
     },
     {
@@ -180,6 +182,11 @@ CUDA = Dialect(
         "f16": "unsigned short",
     },
     float64="",
+    # Kernels are compiled with --fmad=false: else what an op rounds twice would depend on what it was fused with.
+    first="""template <class T> __device__ static inline T hal_multiply_add(T a, T b, T c) { return a * b + c; }
+__device__ static inline float hal_multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ static inline double hal_multiply_add(double a, double b, double c) { return fma(a, b, c); }
+""",
     # Without a header, so that sources compile where there is nothing but NVRTC.
     half="""HAL_FUNCTION f32 hal_load_f16(const f16 *p) {
   f32 x;

@@ -91,7 +91,7 @@ HAL_KERNEL tiled_product(
       for (int c = 0; c < RN; c++) row[c] = of_b[k * TN + tx + TX * c];
       for (int r = 0; r < RM; r++) {
         const SUM value = of_a[k * (TM + 1) + ty + TY * r];
-        for (int c = 0; c < RN; c++) sums[r][c] = value * row[c] + sums[r][c];
+        for (int c = 0; c < RN; c++) sums[r][c] = hal_multiply_add(value, row[c], sums[r][c]);
       }
     }
     HAL_BARRIER;
