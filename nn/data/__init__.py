@@ -3,7 +3,7 @@
 from nn.data import transforms
 from nn.data.cifar import CIFAR10
 from nn.data.collate import default_collate
-from nn.data.dataset import Dataset, Subset, TensorDataset, random_split
+from nn.data.dataset import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
 from nn.data.digits import Digits
 from nn.data.files import ArrayDataset, ImageFolder, TextLines
 from nn.data.images import ImageDataset
@@ -23,12 +23,14 @@ __all__ = [
     "MNIST",
     "ArrayDataset",
     "BatchSampler",
+    "ConcatDataset",
     "DataLoader",
     "Dataset",
     "Digits",
     "FashionMNIST",
     "ImageDataset",
     "ImageFolder",
+    "IterableDataset",
     "RandomSampler",
     "Sampler",
     "SequentialSampler",

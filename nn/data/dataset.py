@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, Generic, SupportsIndex, TypeVar
 
 import numpy as np
@@ -46,6 +48,52 @@ class Dataset(Generic[T_co]):
         items one by one.
         """
         return None
+
+    def __add__(self, other: Any) -> ConcatDataset[Any]:
+        return ConcatDataset([self, other])
+
+
+class ConcatDataset(Dataset[T_co]):
+    """The items of several datasets, one dataset after the other; `a + b` makes one of two.
+
+    Args:
+        datasets: at least one, each with a length.
+
+    Raises:
+        ValueError: there is none.
+
+    >>> list(ConcatDataset([range(2), range(10, 13)]))
+    [0, 1, 10, 11, 12]
+
+    Source: torch.utils.data.ConcatDataset.
+    """
+
+    def __init__(self, datasets: Iterable[Any]) -> None:
+        self.datasets = list(datasets)
+        if not self.datasets:
+            raise ValueError("ConcatDataset needs at least one dataset, got none")
+        self.cumulative_sizes = list(accumulate(map(len, self.datasets)))
+
+    def __len__(self) -> int:
+        return self.cumulative_sizes[-1]
+
+    def __getitem__(self, index: SupportsIndex) -> T_co:
+        place = check_index(index, len(self), self) % len(self)
+        which = bisect_right(self.cumulative_sizes, place)
+        item: T_co = self.datasets[which][place - (self.cumulative_sizes[which - 1] if which else 0)]
+        return item
+
+
+class IterableDataset(Generic[T_co]):
+    """Base of datasets that are a stream: write `__iter__`. Items come in its order; there are no indices to shuffle.
+
+    The loader's loop reads the stream; its threads make the batches and copy them to the device.
+
+    Source: torch.utils.data.IterableDataset.
+    """
+
+    def __iter__(self) -> Iterator[T_co]:
+        raise NotImplementedError(f"{type(self).__name__} has no __iter__: write one that yields the items")
 
 
 class TensorDataset(Dataset[tuple[Any, ...]]):

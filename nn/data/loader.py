@@ -15,7 +15,7 @@ from hal.device import chosen
 from hal.errors import StateError
 from hal.source import user_line
 from nn.data.collate import here, move_tensors, stack, to_tensors
-from nn.data.dataset import read_batch
+from nn.data.dataset import IterableDataset, read_batch
 from nn.data.prefetch import OrderedMap
 from nn.data.processes import METHODS, Workers
 from nn.data.randomness import begin, reading
@@ -28,7 +28,8 @@ class DataLoader:
     """Iterating yields the batches of one pass over a dataset.
 
     Args:
-        dataset: anything with `__getitem__` and `__len__`, such as a `Dataset`.
+        dataset: anything with `__getitem__` and `__len__`, such as a `Dataset`; or an `IterableDataset`, a stream
+            without shuffling and samplers.
         batch_size: items in a batch.
         shuffle: a new random order in each pass.
         sampler: yields the indices of a pass instead; excludes `shuffle`.
@@ -96,9 +97,13 @@ class DataLoader:
             )
         if sampler is not None and shuffle:
             raise ValueError("DataLoader takes its order from sampler or from shuffle, got both: leave one out")
-        if sampler is None:
-            sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
         self.dataset = dataset
+        if isinstance(dataset, IterableDataset):
+            if shuffle or sampler is not None or batch_sampler is not None:
+                raise ValueError("DataLoader takes a stream as it comes: leave out shuffle, sampler and batch_sampler")
+            sampler = dataset  # its items take the place of indices
+        elif sampler is None:
+            sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
         self.sampler = sampler
         self.batch_sampler = BatchSampler(sampler, batch_size, drop_last) if batch_sampler is None else batch_sampler
         self.batch_size = batch_size if batch_sampler is None else None
@@ -128,17 +133,22 @@ class DataLoader:
             raise TypeError(f"{type(self.batch_sampler).__name__} has no length, so neither has its DataLoader")
         return len(self.batch_sampler)
 
-    def read(self, indices: Sequence[int]) -> Any:
-        """One batch, with arrays where they are yet to become tensors. Called from the worker threads."""
-        if self.collate_fn is None:
+    def read(self, indices: Sequence[Any]) -> Any:
+        """One batch, with arrays where they are yet to become tensors. Called from the worker threads.
+
+        Of a stream, the items themselves are given.
+        """
+        if self.collate_fn is None and not isinstance(self.dataset, IterableDataset):
             batch = self._read_at_once(indices)
             if batch is not None:
                 return batch
-        items = [self._item(index) for index in indices]
+        stream = isinstance(self.dataset, IterableDataset)
+        items = list(indices) if stream else [self._item(index) for index in indices]
         try:
             return stack(items) if self.collate_fn is None else self.collate_fn(items)
         except Exception as error:
-            error.add_note(f"DataLoader was making a batch of the items {_short(indices)} of {self._name()}")
+            which = f"{len(items)} items" if stream else f"the items {_short(indices)}"
+            error.add_note(f"DataLoader was making a batch of {which} of {self._name()}")
             raise
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,7 +17,17 @@ import pytest
 import hal
 from hal.errors import DTypeError, StateError
 from hal.testing.fake import Fake
-from nn.data import BatchSampler, DataLoader, Dataset, Digits, RandomSampler, Subset, TensorDataset
+from nn.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    Digits,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    TensorDataset,
+)
 from nn.data.prefetch import OrderedMap
 
 WORKERS = [0, 1, 3]
@@ -138,6 +148,37 @@ def test_samplers_and_sizes(settings: dict[str, Any], batches: list[list[int]], 
     loader = DataLoader(range(5), num_workers=num_workers, **settings)
     assert len(loader) == len(batches)
     assert [batch if isinstance(batch, list) else batch.tolist() for batch in loader] == batches
+
+
+class Stream(IterableDataset[int]):
+    """Numbers, as many as are asked for."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(5))
+
+
+@pytest.mark.parametrize("num_workers", WORKERS)
+def test_a_stream_is_read_as_it_comes(num_workers: int) -> None:
+    loader = DataLoader(Stream(), 2, num_workers=num_workers)
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4]] == [batch.tolist() for batch in loader]
+    whole = DataLoader(Stream(), 2, num_workers=num_workers, drop_last=True, collate_fn=sum)
+    assert list(whole) == [1, 5]
+    with pytest.raises(TypeError, match="no length"):
+        len(loader)
+    with pytest.raises(ValueError, match="as it comes"):
+        DataLoader(Stream(), 2, shuffle=True)
+
+
+def test_datasets_one_after_the_other() -> None:
+    digits = Digits(train=False)
+    both = Subset(digits, [3, 1]) + Subset(digits, [2])
+    assert len(both) == 3
+    assert [int(label) for _, label in both] == [int(digits[i][1]) for i in (3, 1, 2)]
+    assert int(both[-1][1]) == int(digits[2][1])
+    with pytest.raises(IndexError, match="ConcatDataset has 3 items, got index 3"):
+        both[3]
+    with pytest.raises(ValueError, match="at least one"):
+        ConcatDataset([])
 
 
 def test_what_collate_fn_makes_is_passed_on_as_it_is() -> None:
