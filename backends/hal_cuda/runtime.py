@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
@@ -17,7 +18,7 @@ from hal.codegen.kernels.layout import Shape, row_strides
 from hal.codegen.kernels.memory import Memory, Pool
 from hal.codegen.kernels.products import Product
 from hal.codegen.kernels.runtime import Runtime
-from hal.plugin import Array, DeviceError, Spec, dtypes
+from hal.plugin import Array, ConfigError, DeviceError, Spec, dtypes
 from hal_cuda.driver import Address, Driver, Failure
 from hal_cuda.programs import CUDAPrograms, Kernel
 from hal_cuda.transfers import Transfers
@@ -60,7 +61,7 @@ class CUDARuntime(Runtime):
         self.lingering: deque[Any] = deque()
         with self.guarded("the first use"):
             self.stream = driver.stream(ordinal)
-            room = int(SPARE * driver.free_memory(ordinal))
+            room = memory_limit(driver.free_memory(ordinal))
         self.max_block = room
         self.pool = Pool(self, room)
         self.programs = CUDAPrograms(driver, ordinal, name, self.title, self.properties)
@@ -176,6 +177,27 @@ class CUDARuntime(Runtime):
             f"{label} failed on {self.name} ({self.title}): {error}; "
             "set HAL_CUDA_SYNC=1 so that an error is raised by the op that caused it"
         )
+
+
+def memory_limit(free: int) -> int:
+    """Bytes that tensors may take of a GPU: HAL_CUDA_MEMORY, or nearly all that is free.
+
+    Raises:
+        ConfigError: the variable is no positive number.
+    """
+    text = os.environ.get("HAL_CUDA_MEMORY", "").strip()
+    if not text:
+        return int(SPARE * free)
+    try:
+        given = float(text)
+    except ValueError:
+        given = 0.0
+    if not 0 < given < math.inf:
+        raise ConfigError(
+            f"HAL_CUDA_MEMORY must be a number of bytes, such as 20e9, or a part of what is free, such as 0.5; "
+            f"got {text!r}"
+        )
+    return min(free, int(given * free if given <= 1 else given))
 
 
 def address_of(buffer: Buffer) -> Address:
