@@ -47,7 +47,7 @@ class Checkpoints(Callback):
             hal.save(state, self.folder / BEST)
 
     def end(self, fit: Fit) -> None:
-        if fit.batches:  # stopped in the middle of an epoch
+        if fit.batches and fit.history.stopped:  # in the middle of an epoch, and not by an error
             hal.save(state_of(fit), self.folder / LAST)
 
 
@@ -102,6 +102,15 @@ def restore(fit: Fit, path: Path) -> None:
     if missing or state["format"] != FORMAT:
         wrong = f"it has no {', '.join(missing)}" if missing else f"its format is {state['format']!r}, not {FORMAT}"
         raise DataError(f"{path} is no checkpoint of a run like this one: {wrong}; resume with the same settings")
+    take_up(fit, state)
+
+
+def take_up(fit: Fit, state: dict[str, Any]) -> None:
+    """Bring a run to where `state_of` was called.
+
+    Raises:
+        StateError: the state is of another model.
+    """
     for name, value in _kept(fit).items():
         value.load_state_dict(state[name])
     loader: Any = fit.train

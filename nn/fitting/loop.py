@@ -54,8 +54,8 @@ class Fit:
         self, model: Module, optimizer: Optimizer, loss: Loss, train: Iterable[Any], *, epochs: int,
         validation: Iterable[Any] | None, metrics: Mapping[str, Metric], schedule: Any, schedule_every: str,
         accumulate: int, clip_norm: float | None, penalty: Callable[[Module], Tensor] | None,
-        average: AveragedModel | None, precision: DType | None, callbacks: Sequence[Callback], monitor: str | None,
-        mode: str, device: Any, quiet: bool,
+        average: AveragedModel | None, precision: DType | None, compile: bool, callbacks: Sequence[Callback],
+        monitor: str | None, mode: str, device: Any, quiet: bool,
     ) -> None:  # fmt: skip
         for name, value in (("epochs", epochs), ("accumulate", accumulate)):
             if value < 1:
@@ -65,6 +65,8 @@ class Fit:
                 f"fit needs schedule_every= 'epoch' or 'step', and mode= 'min' or 'max', "
                 f"got {schedule_every!r} and {mode!r}"
             )
+        if compile and (accumulate > 1 or precision is hal.float16):
+            raise SettingError("fit compiles whole steps: compile= goes with neither accumulate= nor hal.float16")
         taken = {"epoch", "loss", "lr", "seconds", "items_per_second"} & metrics.keys()
         if taken:
             raise SettingError(f"fit has figures of these names itself, so no metric can have them: {sorted(taken)}")
@@ -93,6 +95,7 @@ class Fit:
         self.order: dict[str, Any] = {}  # what the loader needs to begin this epoch again
         self.figures: dict[str, Metric] = {"loss": Mean(), **{name: deepcopy(m) for name, m in metrics.items()}}
         self._metrics = metrics
+        self._compiled = hal.compile(self._whole) if compile else None
         self._why = ""
 
     def stop(self, why: str) -> None:
@@ -116,7 +119,7 @@ class Fit:
             getattr(callback, what)(self, *about)
 
     def _epoch(self) -> None:
-        from nn.train.progress import showing
+        from nn.fitting.progress import showing
 
         skip = self.batches
         if skip == 0:
@@ -155,12 +158,7 @@ class Fit:
     def _batch(self, batch: Any, last: bool) -> None:
         """Forward, backward, and a step of the optimizer where enough batches have been seen."""
         self.inputs, targets = _parts(batch, self.device)
-        with hal.autocast(dtype=self.precision or hal.bfloat16, enabled=self.precision is not None):
-            outputs = self.model(self.inputs)
-            loss = self.loss_fn(outputs, targets)
-        whole = loss if self.penalty is None else loss + self.penalty(self.model)
-        self.scaler.scale(whole / self.accumulate if self.accumulate > 1 else whole).backward()
-        self.loss = loss.detach()
+        outputs, self.loss = (self._compiled or self._gradients)(self.inputs, targets)
         self.batches += 1
         self.items += _length(targets)
         self.figures["loss"].update(self.loss, targets)
@@ -170,13 +168,34 @@ class Fit:
             self._step()
         self._tell("batch")
 
-    def _step(self) -> None:
+    def _gradients(self, inputs: Any, targets: Any) -> tuple[Any, Tensor]:
+        """Forward and backward; gives the outputs and the loss."""
+        with hal.autocast(dtype=self.precision or hal.bfloat16, enabled=self.precision is not None):
+            outputs = self.model(inputs)
+            loss = self.loss_fn(outputs, targets)
+        whole = loss if self.penalty is None else loss + self.penalty(self.model)
+        self.scaler.scale(whole / self.accumulate if self.accumulate > 1 else whole).backward()
+        return outputs, loss.detach()
+
+    def _update(self) -> None:
+        """The optimizer's step, with the gradients that are there."""
         if self.clip_norm is not None:
             params = [p for group in self.optimizer.param_groups for p in group["params"]]
             self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(params, self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def _whole(self, inputs: Any, targets: Any) -> tuple[Any, Tensor]:
+        """A step to be compiled, from inputs to new weights."""
+        outputs, loss = self._gradients(inputs, targets)
+        self._update()
+        self.optimizer.zero_grad()
+        return outputs.detach(), loss
+
+    def _step(self) -> None:
+        if self._compiled is None:
+            self._update()
         self.steps += 1
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -230,7 +249,7 @@ def fit(
     validation: Iterable[Any] | None = None, metrics: Mapping[str, Metric] | None = None, schedule: Any = None,
     schedule_every: str = "epoch", accumulate: int = 1, clip_norm: float | None = None,
     penalty: Callable[[Module], Tensor] | None = None, average: AveragedModel | None = None,
-    precision: DType | None = None,
+    precision: DType | None = None, compile: bool = False,
     callbacks: Sequence[Callback] = (), monitor: str | None = None, mode: str = "min", out: str | Path | None = None,
     every: int | None = None, resume: bool = False, device: Any = None, quiet: bool = False,
 ) -> History:  # fmt: skip
@@ -252,6 +271,7 @@ def fit(
         average: an `AveragedModel`, updated after each step, and validated in place of the model.
         precision: `hal.bfloat16` or `hal.float16`: the forward pass runs under `hal.autocast`, and for float16 the loss
             is scaled.
+        compile: trace a step once, with `hal.compile`, and replay it. Callbacks do not see its gradients.
         monitor, mode: which figure tells the best epoch, and whether it is the smallest ("min") or the largest.
         out: a folder for checkpoints, `history.json`, `history.csv` and `curves.svg`: `last.safetensors` after each
             epoch, `best.safetensors`, and with `every` also after that many steps.
@@ -278,7 +298,7 @@ def fit(
     return Fit(
         model, optimizer, loss, train, epochs=epochs, validation=validation, metrics=metrics or {}, schedule=schedule,
         schedule_every=schedule_every, accumulate=accumulate, clip_norm=clip_norm, penalty=penalty, average=average,
-        precision=precision, callbacks=given, monitor=monitor, mode=mode, device=device, quiet=quiet,
+        precision=precision, compile=compile, callbacks=given, monitor=monitor, mode=mode, device=device, quiet=quiet,
     ).run()  # fmt: skip
 
 

@@ -1,26 +1,77 @@
-"""Checkpoints of training runs: everything that decides what comes next, in one file that is always whole."""
+"""Checkpoints of `hal train`: what `nn.fit` keeps of a run, and what was asked for, in one file always whole."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import hal
 from hal.errors import DataError
+from nn.fitting import Callback, Fit
+from nn.fitting.checkpoints import FORMAT, state_of, take_up
+from nn.fitting.history import Row
+from nn.train import curve
 from nn.train.run import Run, Settings
 from nn.train.tasks import TASKS
 
 FILE = "checkpoint.safetensors"
 EARLIER = "earlier-checkpoint.safetensors"
-FORMAT = 1
 KINDS: dict[str, type | tuple[type, ...]] = {
-    "settings": dict, "data": (str, type(None)), "items": int, "goal": int, "epoch": int, "losses": list,
-    "accuracies": list, "seconds": float, "images": int, "model": dict, "optimizer": dict, "loader": dict,
-    "random": hal.Tensor,
+    "settings": dict, "data": (str, type(None)), "images": int, "goal": int, "done": int, "batches": int, "steps": int,
+    "items": int, "seconds": float, "rows": list, "best_epoch": int, "order": dict, "figures": dict, "gradients": dict,
+    "model": dict, "optimizer": dict, "schedule": dict, "random": hal.Tensor,
 }  # fmt: skip
+
+
+class Keep(Callback):
+    """Keeps everything of a run up to date: its history, its checkpoint, and pictures of its curve.
+
+    Args:
+        run: which.
+        out: the folder for the checkpoint; None for none.
+        pictures: files for the curve.
+        state: a checkpoint to go on from.
+    """
+
+    def __init__(self, run: Run, out: Path | None, pictures: Sequence[Path], state: dict[str, Any] | None) -> None:
+        self.run, self.out, self.pictures, self.state = run, out, pictures, state
+
+    def begin(self, fit: Fit) -> None:
+        self.run.history = fit.history
+        if self.state is not None:
+            take_up(fit, self.state)
+        else:
+            self._save(fit)  # so that a run that is killed in its first epoch can be resumed, too
+        self._draw()
+
+    def epoch(self, fit: Fit, row: Row) -> None:
+        self._save(fit)
+        self._draw()
+
+    def end(self, fit: Fit) -> None:
+        if fit.batches and fit.history.stopped:  # in the middle of an epoch, and not by an error
+            self._save(fit)
+
+    def _save(self, fit: Fit) -> None:
+        if self.out is None:
+            return
+        run = self.run
+        asked = {
+            "settings": asdict(run.settings),
+            "data": None if run.data is None else str(run.data.absolute()),
+            "images": len(run.train_set),
+            "goal": run.goal,
+        }
+        hal.save(state_of(fit) | asked, self.out / FILE)
+
+    def _draw(self) -> None:
+        for path in self.pictures:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            curve.write(path, self.run)
 
 
 def prepare(folder: Path, resumed: bool) -> str:
@@ -48,27 +99,6 @@ def prepare(folder: Path, resumed: bool) -> str:
             f"--out {folder} cannot be written to: {error.strerror or error}; name another folder"
         ) from error
     return f"the checkpoint that was in {folder} is kept there as {EARLIER} (--resume would have gone on from it)"
-
-
-def save(run: Run, folder: Path) -> None:
-    """Write the state of `run` into `folder`, over an earlier one, in one step."""
-    state = {
-        "format": FORMAT,
-        "settings": asdict(run.settings),
-        "data": None if run.data is None else str(run.data.absolute()),
-        "items": len(run.train_set),
-        "goal": run.goal,
-        "epoch": run.epoch,
-        "losses": run.losses,
-        "accuracies": run.accuracies,
-        "seconds": run.seconds,
-        "images": run.images,
-        "model": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "loader": run.loader.state_dict(),
-        "random": hal.get_rng_state(),
-    }
-    hal.save(state, folder / FILE)
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -102,17 +132,3 @@ def _wrong(state: dict[str, Any]) -> str:
         if Settings(**state["settings"]).task in TASKS:
             return ""
     return f"its settings are {state['settings']}"
-
-
-def restore(run: Run, state: dict[str, Any]) -> None:
-    """Bring `run`, begun with the same settings, to where the checkpoint was written.
-
-    Raises:
-        StateError: the state is of another network.
-    """
-    run.model.load_state_dict(state["model"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.loader.load_state_dict(state["loader"])
-    hal.set_rng_state(state["random"])
-    run.epoch, run.losses, run.accuracies = state["epoch"], list(state["losses"]), list(state["accuracies"])
-    run.seconds, run.images = state["seconds"], state["images"]

@@ -68,8 +68,8 @@ def train(
 ) -> None:  # fmt: skip
     """Train a classifier on the handwritten digits that ship with HAL, or on mnist or cifar10."""
     import hal
+    from nn.fitting.progress import showing
     from nn.train import checkpoint
-    from nn.train.progress import showing
 
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder with the checkpoint")
@@ -77,15 +77,16 @@ def train(
     run: Run | None = None
     try:
         with hal.device(backend) if backend is not None else contextlib.nullcontext():
-            run = _begun(asked, data, epochs, out if resume else None, download, workers)
-            run.compiled = compiled
+            state = checkpoint.read(out) if resume and out is not None else None
+            run = _begun(asked, data, epochs, state, out, download, workers)
             if out is not None:
                 _note(checkpoint.prepare(out, resume), quiet)
-                if not resume:
-                    checkpoint.save(run, out)  # so that a run that is killed in its first epoch can be resumed, too
-            if run.epoch >= run.goal:
-                _note(f"nothing is left to train, {run.epoch} epochs are done; --epochs N asks for more", quiet)
-            _train(run, out, curve, quiet)
+            if state is not None and state["done"] >= run.goal:
+                _note(f"nothing is left to train, {state['done']} epochs are done; --epochs N asks for more", quiet)
+            pictures = [path for path in (curve, out / "curve.svg" if out is not None else None) if path is not None]
+            run.train([checkpoint.Keep(run, out, pictures, state)], compile=compiled, quiet=quiet)
+            if run.history.stopped:
+                raise KeyboardInterrupt
             with showing("testing", len(run.test_set), quiet, transient=True) as show:
                 score = run.evaluate(show)
             result = _result(run, score)
@@ -100,15 +101,15 @@ def train(
 
 
 def _begun(
-    asked: dict[str, Any], data: Path | None, epochs: int | None, resumed: Path | None, download: bool, workers: int
-) -> Run:
-    """A new run, or the one whose checkpoint is in the folder `resumed`, on the default device."""
+    asked: dict[str, Any], data: Path | None, epochs: int | None, state: dict[str, Any] | None, out: Path | None,
+    download: bool, workers: int,
+) -> Run:  # fmt: skip
+    """A new run, or one like that whose checkpoint `state` was in the folder `out`, on the default device."""
     from hal.errors import ConfigError
-    from nn.train import checkpoint
     from nn.train.run import Run, Settings
     from nn.train.tasks import TASKS as tasks
 
-    if resumed is None:
+    if state is None:
         chosen = tasks[asked["task"] or "digits"]
         settings = Settings(
             chosen.name,
@@ -118,45 +119,23 @@ def _begun(
             chosen.decay,
         )
         return Run.begin(chosen, settings, data, epochs or chosen.epochs, download=download, workers=workers)
-    state = checkpoint.read(resumed)
     for name, value in asked.items():
         kept = state["settings"][name]
         if value is not None and value != kept:
             raise ConfigError(
-                f"the checkpoint in {resumed} is of a run with {name} {kept}, got {value}: a resumed run keeps its "
+                f"the checkpoint in {out} is of a run with {name} {kept}, got {value}: a resumed run keeps its "
                 "settings; leave that out, or begin anew in another folder"
             )
     settings = Settings(**state["settings"])
     where = Path(state["data"]) if data is None and state["data"] is not None else data
     goal = epochs or state["goal"]
     run = Run.begin(tasks[settings.task], settings, where, goal, download=download, workers=workers)
-    if len(run.train_set) != state["items"]:
+    if len(run.train_set) != state["images"]:
         raise ConfigError(
-            f"the checkpoint in {resumed} is of a run on {state['items']:,} training images, got "
+            f"the checkpoint in {out} is of a run on {state['images']:,} training images, got "
             f"{len(run.train_set):,}: name the folder that has them with --data"
         )
-    checkpoint.restore(run, state)
     return run
-
-
-def _train(run: Run, out: Path | None, curve: Path | None, quiet: bool) -> None:
-    """Train until the goal; after each epoch everything that is kept is up to date."""
-    from nn.train import checkpoint
-    from nn.train.curve import write
-    from nn.train.progress import showing
-
-    pictures = [path for path in (curve, out / "curve.svg" if out is not None else None) if path is not None]
-    for path in pictures:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, run)
-    while run.epoch < run.goal:
-        title = f"epoch {run.epoch + 1:>{len(str(run.goal))}}/{run.goal}"
-        with showing(title, len(run.train_set), quiet) as show:
-            run.train_epoch(show)
-        if out is not None:
-            checkpoint.save(run, out)
-        for path in pictures:
-            write(path, run)
 
 
 def _note(text: str, quiet: bool) -> None:
@@ -168,7 +147,7 @@ def _interrupted(run: Run | None, out: Path | None) -> str:
     """What to tell who has pressed Ctrl-C."""
     if run is None:
         return "interrupted before the first epoch"
-    done = f"interrupted after {run.epoch} of {run.goal} epochs"
+    done = f"interrupted after {len(run.history)} of {run.goal} epochs"
     if out is None:
         return f"{done}; nothing was kept (--out FOLDER keeps a checkpoint)"
     return f"{done}; to go on: hal train --out {out} --resume"
@@ -180,10 +159,10 @@ def _result(run: Run, score: Score) -> dict[str, Any]:
         "device": str(run.device),
         "test_accuracy": score.accuracy,
         "seconds": run.seconds,
-        "images_per_second": run.images / run.seconds if run.seconds else 0.0,
-        "epochs": run.epoch,
-        "losses": run.losses,
-        "train_accuracies": run.accuracies,
+        "images_per_second": len(run.train_set) * len(run.history) / run.seconds if run.seconds else 0.0,
+        "epochs": len(run.history),
+        "losses": [row["loss"] for row in run.history],
+        "train_accuracies": [row["accuracy"] for row in run.history],
         "class_accuracies": {name: score.of_class(i) for i, name in enumerate(run.task.classes)},
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "seed": run.settings.seed,
@@ -202,10 +181,9 @@ def _summarise(run: Run, score: Score, result: dict[str, Any], out: Path | None,
     print_table(["class", "right", "of", "accuracy"], rows, align="<>>>")
     click.echo()
     click.echo(f"test accuracy {click.style(f'{score.accuracy:.2%}', bold=True)} of {run.task.title}")
-    click.echo(
-        f"{run.epoch} epoch{'s' if run.epoch != 1 else ''} on {result['device']} in {result['seconds']:.1f} s, "
-        f"{result['images_per_second']:,.0f} images/s"
-    )
+    epochs = f"{result['epochs']} epoch{'s' if result['epochs'] != 1 else ''}"
+    speed = f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s"
+    click.echo(f"{epochs} on {result['device']} in {speed}")
     if out is not None:
         click.echo(f"{out} has the checkpoint, curve.svg and result.json")
     if curve is not None:

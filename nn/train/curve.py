@@ -19,7 +19,8 @@ Point = tuple[float, float]
 def write(path: Path, run: Run) -> None:
     """Draw how `run` has gone so far."""
     title = f"hal train {run.task.name} on {run.device}, seed {run.settings.seed}"
-    path.write_text(svg(title, run.losses, run.accuracies), encoding="utf-8")
+    losses, accuracies = ([row[name] for row in run.history] for name in ("loss", "accuracy"))
+    path.write_text(svg(title, losses, accuracies), encoding="utf-8")
 
 
 def svg(title: str, losses: list[float], accuracies: list[float]) -> str:

@@ -76,7 +76,7 @@ def test_the_digits_are_learnt_in_seconds() -> None:
     assert len(result["losses"]) == result["epochs"] == 12
     assert result["losses"][-1] < 0.1 < result["losses"][0]
     assert result["images_per_second"] * result["seconds"] == pytest.approx(12 * 1437)
-    form = r"epoch +\d+/12  loss \d\.\d{4}  accuracy +\d+\.\d\d%  [\d,]+ images/s"
+    form = r"epoch +\d+/12  loss \d\.\d{4}  accuracy \d\.\d{4}  [\d,]+ items/s"
     assert [bool(re.fullmatch(form, said)) for said in done.stderr.splitlines()] == [True] * 12
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 20
 
@@ -136,7 +136,7 @@ def test_a_terminal_gets_a_bar_with_figures() -> None:
     assert b"test accuracy" in out
     assert b"\x1b" not in out
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert re.search(r"epoch 1/1 ━+.* loss \d\.\d{4}  accuracy +\d+\.\d\d%  [\d,]+ images/s", text)
+    assert re.search(r"epoch 1/1 ━+.* loss \d\.\d{4}  accuracy \d\.\d{4}  [\d,]+ items/s", text)
 
 
 # Other data sets, from files in the official layout.
@@ -230,7 +230,7 @@ def test_resume_remembers_everything_that_was_asked_for(tmp_path: Path) -> None:
     asked = ("mnist", "--data", folder, "--batch-size", 8, "--lr", 0.01, "--seed", 3, "--out", tmp_path / "run")
     whole = trained(*asked, "--epochs", 2)
     state = checkpoint.read(tmp_path / "run")
-    assert (state["epoch"], state["goal"]) == (2, 2)
+    assert (state["done"], state["goal"]) == (2, 2)
     again = trained("--out", tmp_path / "run", "--resume")  # nothing is left to do
     assert same(whole, again)
     assert trained("--out", tmp_path / "run", "--resume", "--epochs", 3)["epochs"] == 3
@@ -313,7 +313,7 @@ def test_a_run_that_is_killed_while_it_writes_goes_on(
     command = [sys.executable, "-c", KILLER, moment, "train", "--epochs", "4", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert checkpoint.read(tmp_path)["epoch"] == epoch
+    assert checkpoint.read(tmp_path)["done"] == epoch
     assert same(trained("--out", tmp_path, "--resume"), whole)
     assert not list(tmp_path.glob(".*"))  # what was half written is gone
 
@@ -331,7 +331,7 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path: Pa
         process.kill()
         process.communicate()
         kills += 1
-        epoch = checkpoint.read(tmp_path)["epoch"]
+        epoch = checkpoint.read(tmp_path)["done"]
         process = start("--resume", "--out", tmp_path)
         began = time.monotonic()
         # As long as it takes to come to an epoch, and then for a random moment more, so that the run gets on.
@@ -343,7 +343,7 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path: Pa
 
 
 def _epoch(folder: Path) -> int:
-    return int(checkpoint.read(folder)["epoch"])
+    return int(checkpoint.read(folder)["done"])
 
 
 def test_a_run_that_is_killed_in_its_first_epoch_can_be_resumed(tmp_path: Path, whole: dict[str, Any]) -> None:
@@ -389,9 +389,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = hal.load(folder / "run" / checkpoint.FILE)
     changes: dict[str, dict[str, Any]] = {
         "newer": {"format": 99},
-        "losing": {"losses": 3},
+        "losing": {"rows": 3},
         "unknown": {"settings": {"task": "imagenet"}},
-        "other": {"items": 5},
+        "other": {"images": 5},
         "foreign": {"model": {"weight": hal.ones(2)}},
     }
     for name, change in changes.items():
@@ -445,7 +445,7 @@ MISTAKES = [
      "{0}/tensors/checkpoint.safetensors is not a checkpoint that this hal train wrote: it has no format; begin anew"),
     ("--resume --out {0}/list", 1, "is not a checkpoint that this hal train wrote: it has no format"),
     ("--resume --out {0}/newer", 1, "is not a checkpoint that this hal train wrote: its format is 99, not 1"),
-    ("--resume --out {0}/losing", 1, "is not a checkpoint that this hal train wrote: its 'losses' is of type int"),
+    ("--resume --out {0}/losing", 1, "is not a checkpoint that this hal train wrote: its 'rows' is of type int"),
     ("--resume --out {0}/unknown", 1, "that this hal train wrote: its settings are {{'task': 'imagenet'}}"),
     ("--resume --out {0}/foreign", 1, "the state does not fit Sequential, and nothing was loaded: ... \"0.weight\""),
     ("--resume --out {0}/other", 1,
@@ -469,7 +469,7 @@ MISTAKES = [
     ("--lr 0", 2, "Invalid value for '--lr': 0.0 is not in the range x>0"),
     ("--lr nan", 2, "Invalid value for '--lr': nan is not a finite number"),
     ("--lr 1e30 --epochs 1 --quiet", 1,
-     "the training loss became ... in epoch 1, so the network learns no more: try a smaller --lr, got 1e+30"),
+     "the training loss became ... in epoch 1, so the model learns no more: try a smaller learning rate"),
     ("--seed -1", 2, "Invalid value for '--seed': -1 is not in the range x>=0"),
     ("--seed 18446744073709551616", 1, "a seed is an integer of 64 bits, got 18446744073709551616"),
     ("mnits", 2, "'mnits' is not one of 'digits', 'mnist', 'cifar10'"),

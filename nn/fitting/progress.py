@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import click
 
-if TYPE_CHECKING:
-    from nn.train.run import Show
+Show = Callable[[int, str], None]  # steps done, and figures to show beside
 
 
 @contextlib.contextmanager
