@@ -21,7 +21,7 @@ class Storage:
     """Memory that one or more tensors share.
 
     Attributes:
-        buffer: the backend's.
+        buffer: the backend's; `Waiting` while the contents are elsewhere.
         version: counts changes of the contents; a gradient that saved a tensor checks it.
         generation: counts replacements of the buffer itself, after which views of it must be made again.
     """
@@ -32,6 +32,31 @@ class Storage:
         self.buffer = buffer
         self.version = 0
         self.generation = 0
+
+
+class Waiting:
+    """Contents that wait in other memory, since their own device is full: stands where a storage's buffer would.
+
+    Who asks a tensor for its buffer brings them back.
+
+    Attributes:
+        buffer, where: the contents, and the device that they wait on.
+        spec, home: what they are, and the device that they come back to.
+        ever: whether there has been one in this process, so that the others need not look for any.
+    """
+
+    __slots__ = ("buffer", "home", "spec", "where")
+    ever = False
+
+    def __init__(self, buffer: Any, where: Device, spec: Spec, home: Device) -> None:
+        self.buffer, self.where, self.spec, self.home = buffer, where, spec, home
+        Waiting.ever = True
+
+    def back(self) -> Any:
+        """The contents at home."""
+        from hal.transfer import move
+
+        return move(self.buffer, self.spec, self.where, self.home)
 
 
 class Origin:
@@ -120,6 +145,8 @@ class Tensor(Methods):
     def refresh(self) -> Any:
         """The buffer, made again after the storage got another one."""
         if self.parent is None:
+            if type(self.storage.buffer) is Waiting:
+                self.storage.buffer = self.storage.buffer.back()
             self._buffer = self.storage.buffer
         else:
             from hal import dispatch

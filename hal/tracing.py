@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from hal.errors import GraphError
+from hal.errors import GraphError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from hal.device import Device
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hal.graph.tracer import Tracer
     from hal.tensor import Tensor
 
+Made = TypeVar("Made")
 tracer: Tracer | None = None  # of whichever thread; `active` asks whether it is this one's
 
 
@@ -41,6 +42,23 @@ def eagerly() -> Iterator[None]:
         yield
     finally:
         found.suspended -= 1
+
+
+def once(make: Callable[[], Made]) -> Made:
+    """What `make()` gives: in a trace too it is real, made now and only once.
+
+    Where a device is too full for that, what the function has used so far goes to the host, and `make` is called again.
+    """
+    found = active()
+    if found is None:
+        return make()
+    with eagerly():
+        try:
+            return make()
+        except OutOfMemoryError:
+            pass
+        found.make_room()
+        return make()
 
 
 def number(compute: Callable[[], float], dtype: DType, device: Device, key: Hashable = None) -> Tensor:

@@ -13,7 +13,7 @@ from hal.plugin import Buffer
 from hal.recording import Node, mode
 from hal.source import user_line
 from hal.spec import Spec
-from hal.tensor import Origin, Tensor
+from hal.tensor import Origin, Tensor, Waiting
 
 
 def check_dtype(spec: Spec, device: Device) -> None:
@@ -54,10 +54,19 @@ def _move(buffer: Buffer, spec: Spec, source: Device, target: Device) -> Buffer:
     return target.backend.upload(source.backend.download(buffer, spec), target)
 
 
+def contents(x: Tensor) -> tuple[Buffer, Device]:
+    """A buffer with the contents of `x`, and whose it is: its device's, or that of the host if they wait there."""
+    now = x.storage.buffer
+    if type(now) is Waiting and x.parent is None:
+        return now.buffer, now.where
+    return x.buffer, x.device
+
+
 def _contents_on(x: Tensor, target: Device, asked: bool = False) -> Buffer:
     tracer = tracing.active()
     if tracer is None:
-        return move(x.buffer, x.spec, x.device, target)
+        buffer, where = contents(x)
+        return move(buffer, x.spec, where, target)
     check_dtype(x.spec, target)
     return tracer.copy(x, target, asked)
 

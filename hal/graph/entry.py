@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from hal import report
+from hal.device import Device
 from hal.errors import GradientError
 from hal.graph import plan as plans
+from hal.graph.arenas import Arenas
 from hal.graph.graph import Graph, Value
 from hal.graph.host import Board
-from hal.graph.inputs import Argument, State, entrance
+from hal.graph.inputs import Argument, Enter, State, entrance
 from hal.graph.plan import Plan
 from hal.graph.planner import plan_of
 from hal.graph.rewrite import optimized
@@ -27,7 +28,7 @@ from hal.recording import Node as Recorded
 from hal.recording import mode, no_grad
 from hal.source import user_line
 from hal.spec import Spec
-from hal.tensor import Origin, Storage, Tensor
+from hal.tensor import Origin, Storage, Tensor, Waiting
 from hal.transfer import upload
 
 
@@ -41,18 +42,26 @@ class Options:
             function is traced.
         fallback: run eagerly, each time, what cannot be traced.
         split: split what cannot be traced as a whole, where Python asks for the contents of a tensor.
+        arenas: the memory that the plans share.
     """
 
     exact: bool = False
     policy: str | None = None
     fallback: bool = False
     split: bool = False
+    arenas: Arenas = field(default_factory=Arenas, compare=False)
 
 
-def planned(graph: Graph, options: Options, owners: Sequence[int] | None = None) -> Plan:
-    """The plan of a traced graph: rewritten, placed, and with its memory assigned."""
+def planned(
+    graph: Graph, options: Options, owners: Sequence[int] | None = None, state: Collection[Value] = (), free: int = 0
+) -> Plan:
+    """The plan of a traced graph: rewritten, placed, and with its memory assigned.
+
+    Args:
+        owners, state, free: see `optimized`.
+    """
     policy = options.policy or str(placement.current())
-    plan = plan_of(optimized(graph, options.exact, policy, owners))
+    plan = plan_of(optimized(graph, options.exact, policy, owners, state, free))
     if policy == "follow":
         return plan
     from hal.schedule.queues import overlapped  # most programs have no use for these
@@ -81,28 +90,31 @@ class Entry:
         self.trace = found
         self.who = who
         self.board = board or Board()
-        self.plan = planned(found.graph, options, found.owners)
+        self.sources = list(zip(found.graph.inputs, found.sources, strict=True))
+        state = {v for v, source in self.sources if isinstance(source, State)}
+        kept = 0 if found.backward is None else found.backward.kept
+        self.plan = planned(
+            found.graph, options, found.owners, state, len(found.graph.outputs) - kept - len(found.reads)
+        )
         self.backward = None if found.backward is None else planned(found.backward.graph, options)
-        self.enter = entrance(self.plan.run, found.sources)
         self.origin = Origin(1, user_line())
         self.specs = [(v.spec, v.device) for v in found.graph.outputs]
         self.draws = tuple(found.draws.items())
-        self.lock = threading.Lock()
+        self.lock = options.arenas.lock
+        away = self.plan.graph.away
+        self.aside = {i: v.device for i, v in enumerate(self.plan.graph.results) if v in away}
+        source_of = dict(self.sources)
         self.updates = [
-            (source, i, old.spec, old.device)
+            (source_of[old], i, old.spec, old.device, self.aside.get(i))
             for i, old in enumerate(found.graph.updates, len(found.graph.outputs))
             if old not in self.plan.in_place
-            for source in [found.sources[found.graph.inputs.index(old)]]
         ]
         self.holders: dict[Storage, list[Tensor]] = {}  # who would keep a buffer that was replaced
         for tensor, storage, _ in found.taken.tensors:
             if tensor.parent is None:
                 self.holders.setdefault(storage, []).append(tensor)
-        self.touched = [
-            source.storage
-            for old in self.plan.in_place
-            if isinstance(source := found.sources[found.graph.inputs.index(old)], State)
-        ]
+        self.touched = [source.storage for old in self.plan.in_place if isinstance(source := source_of[old], State)]
+        self.enter = self._entrance(self.plan.run)
 
     @property
     def plans(self) -> list[Plan]:
@@ -122,16 +134,20 @@ class Entry:
         """Replay on these arguments."""
         found = self.trace
         with self.lock:
-            enter = self.enter if plans.timed is None else entrance(plans.timed(self.plan), found.sources)
+            if Waiting.ever or self.plan.graph.away:
+                self._settle()
+            enter = self.enter if plans.timed is None else self._entrance(plans.timed(self.plan))
             results = enter(leaves)
             numbers = self._host_results(results) if found.steps else []
             for generator, count in self.draws:
                 generator.advance(count)
-            for source, i, spec, where in self.updates:
-                self._update(source, leaves, results[i], spec, where)
+            for source, i, spec, where, aside in self.updates:
+                self._update(source, leaves, results[i], spec, where, aside)
             for storage in self.touched:
                 storage.version += 1
         outs = [Tensor(b, s, d, self.origin) for b, (s, d) in zip(results, self.specs)]  # noqa: B905  # then updates
+        if self.aside:
+            self._put_aside(outs)
         for new in found.gradients:
             leaf = leaves[new.leaf] if isinstance(new.leaf, int) else new.leaf
             leaf._grad = new.fixed if new.index is None else outs[new.index]
@@ -140,6 +156,12 @@ class Entry:
         if found.backward is not None:
             self._record(leaves, outs)
         return _results(found.template, outs, leaves, numbers)
+
+    def _entrance(self, run: Callable[..., Sequence[Any]]) -> Enter:
+        """A function that runs the plan on what its inputs are now."""
+        away = self.plan.graph.away
+        waiting = [i for i, v in enumerate(self.plan.graph.inputs) if v in away]
+        return entrance(run, [source for _, source in self.sources], waiting)
 
     def _host_results(self, outs: Sequence[Any]) -> list[Any]:
         """What Python has on its board when everything has run."""
@@ -152,10 +174,39 @@ class Entry:
             self.board.value(max(wanted), found.steps)
         return list(self.board.values)
 
-    def _update(self, source: Any, leaves: Sequence[Tensor], buffer: Any, spec: Spec, where: Any) -> None:
+    def _settle(self) -> None:
+        """Send to the host what waits there while the plan runs, and then bring back what does not."""
+        from hal.schedule.waiting import fetched, sent_away
+
+        state = [
+            (v, source.storage, planned)
+            for (v, source), planned in zip(self.sources, self.plan.graph.inputs, strict=True)
+            if isinstance(source, State)
+        ]
+        for v, storage, planned in state:
+            if planned in self.plan.graph.away:
+                sent_away(storage, self.holders.get(storage, ()), v.spec, v.device, planned.device)
+        for _, storage, planned in state:
+            if planned not in self.plan.graph.away:
+                fetched(storage)
+
+    def _put_aside(self, outs: list[Tensor]) -> None:
+        from hal.schedule.waiting import put_aside
+
+        for i, x in enumerate(outs):
+            if i in self.aside:
+                put_aside(x.storage, (x,), Waiting(x.buffer, self.aside[i], x.spec, x.device))
+
+    def _update(
+        self, source: Any, leaves: Sequence[Tensor], buffer: Any, spec: Spec, where: Device, aside: Device | None
+    ) -> None:
         if isinstance(source, State):
             storage = source.storage
-            if where.backend.views:
+            if aside is not None:
+                from hal.schedule.waiting import put_aside
+
+                put_aside(storage, self.holders.get(storage, ()), Waiting(buffer, aside, spec, where))
+            elif where.backend.views:
                 where.backend.write(storage.buffer, buffer, spec)
             else:
                 storage.buffer = buffer

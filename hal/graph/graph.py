@@ -95,6 +95,8 @@ class Graph:
         outputs: what the call gives; inputs and constants may be among them, and one value may be so twice.
         constants: values that are the same on every call.
         updates: inputs whose memory gets a new value when everything has succeeded, with that value.
+        away: inputs and results that wait elsewhere between calls, since the device of their tensors is full: these
+            devices.
     """
 
     inputs: tuple[Value, ...]
@@ -102,6 +104,7 @@ class Graph:
     outputs: tuple[Value, ...]
     constants: Mapping[Value, Tensor] = field(default_factory=dict)
     updates: Mapping[Value, Value] = field(default_factory=dict)
+    away: Mapping[Value, Device] = field(default_factory=dict)
 
     def text(self, *, lines: bool = False) -> str:
         """The graph for people and tests: a line for each node. `hal.graph.text.parse` reads it.

@@ -18,7 +18,7 @@ from hal.graph import plan as plans
 from hal.graph.entry import Entry, Options, on_host, planned
 from hal.graph.graph import Graph, Node, Value
 from hal.graph.host import Board, Calculation
-from hal.graph.inputs import Earlier, Enter, Source, entrance
+from hal.graph.inputs import Earlier, Enter, Source, State, entrance
 from hal.graph.memory import roots
 from hal.graph.plan import Plan
 from hal.graph.planner import plan_of
@@ -28,7 +28,7 @@ from hal.graph.trace import Trace, live
 from hal.graph.tracer import Tracer
 from hal.op import Array
 from hal.plugin import Buffer
-from hal.tensor import Tensor
+from hal.tensor import Tensor, Waiting
 
 MOST_PATHS = 8  # of one kind of arguments: what has more ways to go is better run eagerly
 
@@ -47,6 +47,7 @@ def fetcher(leaves: Sequence[Tensor]) -> Callable[[Tracer, Sequence[Value]], lis
         graph = _between(tracer.nodes, wanted, tuple(tracer.sources), tracer.constants)
         sources = [tracer.sources[v] for v in graph.inputs]
         with tracing.eagerly():
+            _bring_back(sources)
             buffers = entrance(plan_of(graph).run, sources)(leaves)
             return [on_host(b, v) for b, v in zip(buffers, wanted, strict=True)]
 
@@ -62,6 +63,17 @@ def _between(
     return Graph(
         tuple(v for v in inputs if v in used), needed, tuple(wanted), {v: t for v, t in constants.items() if v in used}
     )
+
+
+def _bring_back(sources: Iterable[Source]) -> None:
+    """Bring state back that waits on the host, since its device was full."""
+    if not Waiting.ever:
+        return
+    from hal.schedule.waiting import fetched  # most devices never are
+
+    for source in sources:
+        if isinstance(source, State):
+            fetched(source.storage)
 
 
 class Part:
@@ -104,6 +116,7 @@ class Part:
         kept, board = self.tree.kept, self.tree.board
         if self.outputs:
             plan, sources = self.planned()
+            _bring_back(sources)
             if plans.timed is not None:
                 results = entrance(plans.timed(plan), sources)(leaves)
             else:

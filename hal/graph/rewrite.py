@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from hal.graph.graph import Graph, Rewrite
+from hal.graph.graph import Graph, Rewrite, Value
 from hal.graph.rewrites.algebra import algebra, rounding_algebra
 from hal.graph.rewrites.common import common_subexpressions
 from hal.graph.rewrites.dead import dead_code
@@ -28,21 +28,25 @@ def changes_rounding(rewrite: Rewrite) -> bool:
     return bool(getattr(rewrite, "changes_rounding", False))
 
 
-def optimized(graph: Graph, exact: bool, policy: str, owners: Sequence[int] | None) -> Graph:
+def optimized(
+    graph: Graph, exact: bool, policy: str, owners: Sequence[int] | None, state: Collection[Value] = (), free: int = 0
+) -> Graph:
     """The graph as it will be planned.
 
     Args:
         exact: leave out what may change how results are rounded.
         policy: `follow`: nodes stay where they are; `auto`: the scheduler places them.
         owners: for each output a number that those have in common which may share memory; others must not.
+        state: inputs that may wait elsewhere between calls, where a device is full.
+        free: how many outputs, the first ones, may do so too.
     """
     graph = simplified(graph, exact)
     graph = own_memory(graph, range(len(graph.outputs)) if owners is None else owners)
     if policy != "follow":
         from hal.schedule.placing import is_tight, placed  # the scheduler reads graphs, and is needed for `auto` only
 
-        graph = placed(graph)
-        if is_tight(graph):  # in another order it might not fit
+        graph = placed(graph, state=state, free=free)
+        if graph.away or is_tight(graph):  # in another order it might not fit
             return graph
     return _through(graph, GROUPINGS, exact)
 

@@ -277,6 +277,12 @@ class Tracer:
         self.contents[storage] = new
         storage.version += 1
 
+    def make_room(self) -> None:
+        """Let what was there before wait on the host, since a device is too full for what is made now."""
+        from hal.schedule.waiting import make_room  # most devices never are
+
+        make_room(x for x, _, _ in self.tensors.values())
+
     def remember(self, x: Tensor) -> None:
         """Note the history of a tensor that was there before, which is about to get another one."""
         if not self.is_traced(x):

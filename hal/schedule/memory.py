@@ -111,7 +111,17 @@ class _Fitting:
             self.left[x] -= 1
         for x in own:
             self._touch(x, d, end, queue, index)
+        for x in own:
+            self._home(x, own, t)
             self._let_go(x)
+
+    def _home(self, x: int, own: set[int], task: int) -> None:
+        """Bring what nobody needs any more to where it must be in the end, if it has memory to give back here."""
+        end = self.problem.data[x].end
+        if end is None or self.left[x] or end in self.there[x] or self.problem.tight[end]:
+            return
+        if any(self.problem.tight[d] for d in self.there[x]):
+            self._bring(x, end, own, task)
 
     def _others(self, after: Iterable[int], device: int) -> tuple[int, ...]:
         """Without what runs on the same queue anyway."""

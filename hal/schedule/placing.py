@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from math import inf
 from typing import Any
 
 from hal import config
 from hal.device import Device
 from hal.errors import OutOfMemoryError
 from hal.graph.graph import COPY, Graph, Group, Node, Value
-from hal.schedule.layout import RUN, DoesNotFit
+from hal.schedule.layout import RUN, DoesNotFit, makespan
 from hal.schedule.machine import Imagined, Machine, candidates, here
 from hal.schedule.problem import NEVER, Datum, Problem, Task
 from hal.schedule.search import Placement, place
 from hal.tensor import CONSTANT, Tensor
 
 LEAST = 1e-12  # seconds of a task that costs nothing, so that it ends after it starts
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the state that could wait on the host: what is tried
 LOST = 1.0  # seconds of a task that no device can run: whoever runs it will say so
 
 
@@ -38,11 +41,15 @@ class Placed:
     placement: Placement
 
 
-def placed(graph: Graph, devices: Iterable[Device] | None = None) -> Graph:
+def placed(
+    graph: Graph, devices: Iterable[Device] | None = None, state: Collection[Value] = (), free: int = 0
+) -> Graph:
     """The graph on the devices where it ends first. On one device alone it is given back as it is.
 
     Args:
         devices: that may be used (default: those of the policy, or all that are here).
+        state: inputs that may wait on the host between calls, if their device is full.
+        free: how many outputs, the first ones, may do so too.
 
     Raises:
         OutOfMemoryError: something needs more memory at once than its device has, and may run nowhere else.
@@ -54,26 +61,49 @@ def placed(graph: Graph, devices: Iterable[Device] | None = None) -> Graph:
     found = candidates(used) if allowed is None else list(dict.fromkeys([*used, *allowed]))
     if len(found) == 1 and found[0].backend.max_memory(found[0]) is None:
         return graph
-    result = place_on(graph, here(found))
+    result = place_on(graph, here(found), state, free)
     if config.logs("placement"):
         told = ", ".join(f"{c.name} {1e3 * c.seconds:.3g} ms" for c in result.placement.choices)
         print(f"hal: placed {len(graph.nodes)} nodes: {result.placement.name}, of {told}", file=sys.stderr)
     return result.graph
 
 
-def place_on(graph: Graph, machine: Machine) -> Placed:
+def place_on(graph: Graph, machine: Machine, state: Collection[Value] = (), free: int = 0) -> Placed:
     """The graph on a machine that has all of its devices.
+
+    Args:
+        state, free: see `placed`.
 
     Raises:
         OutOfMemoryError: something needs more memory at once than its device has, and may run nowhere else.
     """
     binding = _Binding(graph, machine)
     problem = binding.problem()
+    if any(t and d != machine.host for d, t in enumerate(problem.tight)):
+        problem = _with_room(binding, binding.movable(state, free))
     try:
         found = place(problem, [str(d) for d in machine.devices])
     except DoesNotFit as error:
         raise binding.explained(error) from None
     return Placed(binding.applied(found), machine, problem, found)
+
+
+def _with_room(binding: _Binding, movable: list[frozenset[Value]]) -> Problem:
+    """The problem in which as much of the state waits on the host as is best for where everything is now.
+
+    What waits takes copies in every call, what stays leaves less memory for what is computed. Of both, little is tried.
+    """
+    best: tuple[float, set[Value]] = (inf, {v for group in movable for v in group})
+    sizes = [sum(v.spec.nbytes for v in group) for group in movable]
+    for share in SHARES:
+        held = accumulate(sizes, initial=0)
+        away = {v for group, before in zip(movable, held, strict=False) if before < share * sum(sizes) for v in group}
+        problem = binding.problem(away)
+        devices = problem.given or tuple(min(range(len(t.seconds)), key=t.seconds.__getitem__) for t in problem.tasks)
+        seconds = makespan(problem, devices, range(len(problem.tasks)))
+        if seconds < best[0]:
+            best = seconds, away
+    return binding.problem(best[1])
 
 
 def is_tight(graph: Graph) -> bool:
@@ -126,11 +156,14 @@ class _Binding:
         self.training = is_training(graph)
         self.nodes: list[Node] = []
         self.pinned: list[bool] = []
+        self.inputs = set(graph.inputs)
+        self.consumers = graph.consumers()
         self.same: dict[Value, Value] = {}  # results of copies that the trace needed, by what they are copies of
         self._sort_out()
         values = list(graph.inputs) + [o for n in self.nodes for o in n.outputs]
         self.data = {v: i for i, v in enumerate(dict.fromkeys(values))}
         self.values = list(self.data)
+        self.away: Collection[Value] = ()
 
     def _sort_out(self) -> None:
         """Keep what computes, and the copies that the user asked for or is given."""
@@ -146,27 +179,73 @@ class _Binding:
     def _root(self, v: Value) -> Value:
         return self.same.get(v, v)
 
+    # What may wait.
+
+    def movable(self, state: Collection[Value], free: int) -> list[frozenset[Value]]:
+        """Values that may wait on the host, in groups that do so together: those first that save most for their copies.
+
+        What is updated waits with its new contents. On the device it would take the memory of both.
+        """
+        outputs = {self._root(v) for v in self.graph.outputs}
+        fixed = {self._root(v) for v in self.graph.outputs[free:]}
+        groups: dict[Value, set[Value]] = {self._root(v): {self._root(v)} for v in self.graph.outputs[:free]}
+        for old, new in self.graph.updates.items():
+            groups.setdefault(self._root(new), {self._root(new)}).add(old)
+        groups |= {v: {v} for v in self.graph.inputs if v in state and v not in self.graph.updates}
+        found = []
+        for root, group in groups.items():
+            inputs = group & self.inputs
+            stays = root in fixed or not inputs <= set(state) or inputs & outputs or root not in self.data
+            if not stays and all(self._may_leave(v) for v in group):
+                found.append(frozenset(group))
+        return sorted(found, key=self._trouble)
+
+    def _may_leave(self, v: Value) -> bool:
+        place = self.places[v.device]
+        return self.machine.units[place].memory < inf and place != self.machine.host
+
+    def _trouble(self, group: frozenset[Value]) -> float:
+        """Seconds of copies for each byte that is saved on the device."""
+        seconds, saved = 0.0, 0
+        for v in sorted(group, key=self.data.__getitem__):  # in any other order sums may differ in their last bits
+            device = self.places[v.device]
+            uses = len(self.consumers.get(v, ())) if v in self.inputs else 1
+            there, back = self.machine.link(self.machine.host, device), self.machine.link(device, self.machine.host)
+            link = there if v in self.inputs else back
+            seconds += max(1, uses) * (link.latency + v.spec.nbytes / link.bandwidth)
+            saved += v.spec.nbytes
+        return seconds / max(saved, 1)
+
     # Into numbers.
 
-    def problem(self) -> Problem:
-        """The graph in numbers."""
-        ends = {self._root(v): self.places[v.device] for v in (*self.graph.outputs, *self.graph.updates.values())}
-        inputs = set(self.graph.inputs)
+    def problem(self, away: Collection[Value] = ()) -> Problem:
+        """The graph in numbers.
+
+        Args:
+            away: inputs and results that wait on the host between calls.
+        """
+        self.away = away
+        ends = {self._root(v): self._end(v) for v in (*self.graph.outputs, *self.graph.updates.values())}
         data = tuple(
             Datum(
                 v.spec.nbytes,
-                self.places[v.device] if v in inputs else None,
-                ends.get(v) if v not in inputs else None,
+                (self.machine.host if v in away else self.places[v.device]) if v in self.inputs else None,
+                ends.get(v) if v not in self.inputs else None,
             )
             for v in self.values
         )
         tasks = tuple(self._task(n, p) for n, p in zip(self.nodes, self.pinned, strict=True))
         memory = [u.memory for u in self.machine.units]
         for v in self.graph.outputs:  # what the last call gave may still be held in the next
+            memory[self._end(v)] -= v.spec.nbytes
+        for v in self.graph.constants:
             memory[self.places[v.device]] -= v.spec.nbytes
         given = tuple(self.places[n.device] for n in self.nodes)
         able = all(task.seconds[d] < NEVER for task, d in zip(tasks, given, strict=True))
         return Problem(tasks, data, tuple(memory), self.machine.routes(), self.machine.host, given if able else None)
+
+    def _end(self, v: Value) -> int:
+        return self.machine.host if self._root(v) in self.away else self.places[v.device]
 
     def _task(self, node: Node, pinned: bool) -> Task:
         inputs = tuple(self.data[r] for x in node.inputs if (r := self._root(x)) in self.data)
@@ -205,18 +284,24 @@ class _Binding:
         """The graph with devices and copies as they were chosen, its nodes in the order of the steps."""
         devices = self.machine.devices
         there: dict[tuple[int, int], Value] = {}
+        away: dict[Value, Device] = {}
+        given: dict[Value, Value] = {}
         for v in self.graph.inputs:
-            there[self.data[v], self.places[v.device]] = v
+            given[v] = Value(v.spec, devices[self.machine.host], v.name) if v in self.away else v
+            there[self.data[v], self.places[given[v].device]] = given[v]
+            if v in self.away:
+                away[given[v]] = v.device
         constants: dict[Value, Tensor] = {}
         copied: dict[tuple[Value, Device], Value] = {}
-        makers = {self.data[o]: n for n in self.nodes for o in n.outputs}
+        lines = {self.data[x]: n.where for n in reversed(self.nodes) for x in n.inputs if x in self.data}
+        lines |= {self.data[o]: n.where for n in self.nodes for o in n.outputs}
         nodes: list[Node] = []
         for step in found.layout.steps:
             device = devices[step.device]
             if step.kind != RUN:
                 source = there[step.what, step.source]
                 new = there[step.what, step.device] = Value(source.spec, device, source.name)
-                where = makers[step.what].where if step.what in makers else None
+                where = lines.get(step.what)
                 nodes.append(Node(COPY, (source,), {"device": device}, (new,), where, device))
                 continue
             node = self.nodes[step.what]
@@ -246,13 +331,16 @@ class _Binding:
 
         def result(v: Value) -> Value:
             root = self._root(v)
-            if root in self.data:
-                return there[self.data[root], self.places[v.device]]
-            return self._constant(root, v.device, constants, copied)
+            if root not in self.data:
+                return self._constant(root, v.device, constants, copied)
+            found = there[self.data[root], self._end(v)]
+            if root in self.away:
+                away[found] = v.device
+            return found
 
         results = tuple(result(v) for v in self.graph.outputs)
-        updates = {old: result(new) for old, new in self.graph.updates.items()}
-        return Graph(self.graph.inputs, tuple(nodes), results, constants, updates)
+        updates = {given[old]: result(new) for old, new in self.graph.updates.items()}
+        return Graph(tuple(given.values()), tuple(nodes), results, constants, updates, away)
 
     def _constant(
         self, v: Value, device: Device, constants: dict[Value, Tensor], copied: dict[tuple[Value, Device], Value]

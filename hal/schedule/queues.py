@@ -129,11 +129,18 @@ class _Queues:
         call.of(self.queues[self.mine])()
         for _ in self.queues:
             call.ended.acquire()
-        if call.failed is not None:
-            step, error = call.failed
+        buffers, failed = dict(call.buffers), call.failed
+        call.buffers.clear()  # a worker may hold the call for a moment longer, and must hold no memory
+        call.failed = None
+        if failed is not None:
+            buffers.clear()
+            step, error = failed
             better = explained(error, step)
-            raise better from (None if better is error else error)
-        return tuple([call.buffers[v] for v in self.graph.results])
+            try:
+                raise better from (None if better is error else error)
+            finally:
+                del failed, error, better  # or the error would hold this frame, and so itself
+        return tuple([buffers[v] for v in self.graph.results])
 
 
 class _Call:

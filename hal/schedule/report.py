@@ -228,14 +228,20 @@ def report(graph: Graph, machine: Machine, plan: Plan | None = None) -> PlanRepo
     steps: dict[Node, Step] = {} if plan is None else {s.node: s for s in plan.steps}
     reporting = _Reporting(graph, machine, told, plan, steps)
     rows = tuple(reporting.row(i, event) for i, event in enumerate(told.events))
-    evicted = sum(r.how == "evict" for r in rows)
-    notes: tuple[str, ...] = ()
+    notes = []
+    if graph.away:
+        held = {v: d for v, d in graph.away.items() if v in graph.inputs or v in graph.outputs}
+        full = ", ".join(dict.fromkeys(map(str, held.values())))
+        nbytes = sum(v.spec.nbytes for v in held)
+        notes.append(
+            f"{len(held)} tensors of state ({size(nbytes)}) wait on the host between calls, since {full} is full"
+        )
+    evicted = [r.moved for r in rows if r.how == "evict"]
     if evicted:
-        nbytes = sum(r.moved for r in rows if r.how == "evict")
-        notes = (f"{evicted} tensors ({size(nbytes)}) make room on a full device and wait on the host",)
+        notes.append(f"{len(evicted)} tensors ({size(sum(evicted))}) make room on a full device and wait on the host")
     return PlanReport(
         rows, told.seconds, machine.name, told.busy, told.moved, {str(d): n for d, n in told.peak.items()},
-        {str(u.device): u.memory for u in machine.units if u.memory < inf}, told.bottleneck, notes,
+        {str(u.device): u.memory for u in machine.units if u.memory < inf}, told.bottleneck, tuple(notes),
     )  # fmt: skip
 
 

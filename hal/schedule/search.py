@@ -123,7 +123,7 @@ class _Improving:
     def __init__(self, problem: Problem, assignment: Assignment, seconds: float) -> None:
         self.problem = problem
         self.assignment, self.seconds = assignment, seconds
-        self.left = min(TRIES, BUDGET // len(problem.tasks)) // (4 if any(problem.tight) else 1)  # memory takes longer
+        self.left = min(TRIES, BUDGET // len(problem.tasks)) // (8 if any(problem.tight) else 1)  # memory takes longer
         self.random = random.Random(0)
 
     def run(self) -> None:

@@ -28,7 +28,7 @@ def better_of(follow: Callable[[], Plan], auto: Plan) -> Plan:
     Args:
         follow: makes the other plan; asked only if there is something to compare.
     """
-    if is_tight(auto.graph):  # where nothing is moved it would not fit
+    if auto.graph.away or is_tight(auto.graph):  # where nothing is moved it would not fit
         return auto
     other = follow()
     if [s.device for s in other.steps] == [s.device for s in auto.steps]:

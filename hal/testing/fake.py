@@ -103,6 +103,10 @@ class Fake(Backend):
             in one is told by whatever waits for its result, or by `synchronize`.
         seed: of that order.
 
+    Attributes:
+        calls: kernels that were called.
+        most: the most bytes that were in use at once on each device.
+
     >>> import hal
     >>> with Fake("tiny", memory=100).registered():
     ...     hal.zeros(1000, device="tiny")
@@ -151,6 +155,7 @@ class Fake(Backend):
         self.seed = seed
         self.calls = 0
         self.kernels = _References(self)
+        self.most: dict[Device, int] = {}
         self._used: dict[Device, int] = {}
         self._buffers: dict[Device, int] = {}
         self._freed: deque[tuple[Device, int]] = deque()
@@ -359,6 +364,7 @@ class Fake(Backend):
 
     def _count(self, device: Device, nbytes: int, buffers: int) -> None:
         self._used[device] = self._used.get(device, 0) + nbytes
+        self.most[device] = max(self.most.get(device, 0), self._used[device])
         self._buffers[device] = self._buffers.get(device, 0) + buffers
 
     def _travel(self, nbytes: int) -> None:

@@ -31,7 +31,7 @@ class Task:
             else:
                 self.work()
         except BaseException as error:  # told to whoever waits for the result
-            self.error = error
+            self.error = error.with_traceback(None)  # whose frames would hold on to memory
         self.work, self.before = None, set()  # what the work held on to is freed here, not when somebody asks
         self.done = True
 

@@ -144,10 +144,9 @@ class Optimizer:
 
     def _start(self, state: dict[str, Any], **values: Callable[[], Any]) -> None:
         """Let the state of a parameter begin with these values, unless there are some. In a trace, they are real."""
-        with tracing.eagerly():
-            for name, value in values.items():
-                if name not in state:
-                    state[name] = value()
+        for name, value in values.items():
+            if name not in state:
+                state[name] = tracing.once(value)
 
     def _count(self, state: dict[str, Any]) -> None:
         """Count a step; a compiled one is counted each time that it has succeeded."""

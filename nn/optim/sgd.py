@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import hal
@@ -51,8 +52,7 @@ class SGD(Optimizer):
             return
         dampening = group["dampening"]
         if state.get("momentum_buffer") is None:
-            with tracing.eagerly():
-                state["momentum_buffer"] = hal.zeros_like(param)
+            state["momentum_buffer"] = tracing.once(partial(hal.zeros_like, param))
             if dampening:
                 tracing.only_now()
             dampening = 0  # the first gradient counts in full
