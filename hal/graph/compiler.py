@@ -199,6 +199,7 @@ class Compiled:
         self._entries.clear()
         self._untraceable.clear()
         self._strays.clear()
+        self.options.arenas.clear()
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         return self if owner is None else functools.partial(self, owner)

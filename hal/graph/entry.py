@@ -61,13 +61,16 @@ def planned(
         owners, state, free: see `optimized`.
     """
     policy = options.policy or str(placement.current())
-    plan = plan_of(optimized(graph, options.exact, policy, owners, state, free))
+    plan = plan_of(optimized(graph, options.exact, policy, owners, state, free), options.arenas)
     if policy == "follow":
         return plan
     from hal.schedule.queues import overlapped  # most programs have no use for these
     from hal.schedule.trial import better_of
 
-    return better_of(lambda: plan_of(optimized(graph, options.exact, "follow", owners)), overlapped(plan))
+    with options.arenas.lock:  # both are tried
+        return better_of(
+            lambda: plan_of(optimized(graph, options.exact, "follow", owners), options.arenas), overlapped(plan)
+        )
 
 
 def _runner(plan: Plan) -> Callable[..., Any]:

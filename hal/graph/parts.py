@@ -117,11 +117,10 @@ class Part:
         if self.outputs:
             plan, sources = self.planned()
             _bring_back(sources)
-            if plans.timed is not None:
-                results = entrance(plans.timed(plan), sources)(leaves)
-            else:
-                assert self._enter is not None
-                results = self._enter(leaves)
+            enter = self._enter if plans.timed is None else entrance(plans.timed(plan), sources)
+            with self.tree.options.arenas.lock:
+                assert enter is not None
+                results = enter(leaves)
             kept.update(zip(self.outputs, results, strict=True))
         for value in self.cut.reads:
             board.arrays[value] = on_host(kept[value], value)
@@ -137,7 +136,7 @@ class Part:
             graph = _between(tuple(self.nodes), tuple(self.outputs), (*known, *self.earlier), dict(self.constants))
             given, root = set(graph.inputs), roots(graph.nodes)
             owners = [i if root.get(v, v) in given else KEPT for i, v in enumerate(graph.outputs)]
-            plan = planned(graph, Options(exact=True, policy=self.tree.options.policy), owners)
+            plan = planned(graph, replace(self.tree.options, exact=True), owners)
             sources = [known[v] if v in known else Earlier(self.tree.kept, v) for v in graph.inputs]
             self._plan = replace(plan, end=str(self.cut)), sources
             self._enter = entrance(plan.run, sources)

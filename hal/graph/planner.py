@@ -12,13 +12,13 @@ from hal.decision import decision_for
 from hal.device import Device
 from hal.errors import DeviceError, HalError, OutOfMemoryError
 from hal.graph import memory
+from hal.graph.arenas import Arenas
 from hal.graph.graph import COPY, Graph, Group, Node, Value
 from hal.graph.groups import grouped
 from hal.graph.plan import How, Memory, Plan, Step
 from hal.op import Op
 from hal.recording import no_grad
 from hal.source import describe
-from hal.spec import Spec
 from hal.tensor import CONSTANT, Tensor
 from hal.transfer import move
 
@@ -26,10 +26,13 @@ _numbers = itertools.count()
 Buffers = tuple[Any, ...]
 
 
-def plan_of(graph: Graph) -> Plan:
+def plan_of(graph: Graph, arenas: Arenas | None = None) -> Plan:
     """The plan of a graph whose nodes have their devices, and whose copies are nodes.
 
     Groups that a backend does not want run as the nodes that they consist of.
+
+    Args:
+        arenas: memory that it may share with plans that never run while it does.
 
     Raises:
         GraphError: the graph is none.
@@ -42,7 +45,7 @@ def plan_of(graph: Graph) -> Plan:
             steps.append(step)
             nodes.append(step.node)
     whole = graph.with_nodes(nodes)
-    return Replay(whole, tuple(steps)).plan
+    return Replay(whole, tuple(steps), arenas).plan
 
 
 def _steps(node: Node) -> list[Step]:
@@ -131,12 +134,12 @@ class Replay:
     this plan: one line for each step, names for the buffers, memory given where a kernel takes it.
     """
 
-    def __init__(self, graph: Graph, steps: tuple[Step, ...]) -> None:
+    def __init__(self, graph: Graph, steps: tuple[Step, ...], arenas: Arenas | None = None) -> None:
         self.graph = graph
         self.steps = steps
         self.constants = {v: t.buffer for v, t in graph.constants.items()}
         self.buffers: dict[Value, Any] = {}
-        self.carve: dict[Device, Callable[[int, Spec, Any], Any]] = {}
+        self.arenas = arenas or Arenas()
         self.single = [step.node.single for step in steps]
         memories = self._memory()
         self.last = memory.last_uses(graph.nodes)
@@ -161,6 +164,11 @@ class Replay:
             if step is None:
                 raise
             _raise(error, step)
+
+    def let_go(self) -> None:
+        """Forget its places in the arenas; the next call is like the first, and takes new ones."""
+        self.code = None
+        self.buffers = {}
 
     def _failed(self, error: Exception) -> Step | None:
         trace = error.__traceback__
@@ -197,9 +205,7 @@ class Replay:
         found = {}
         for device, parts in blocks.items():
             offsets, size = memory.assign(parts)
-            carve = device.backend.reserve(size, device)
-            if carve is not None:
-                self.carve[device] = carve
+            if self.arenas.reserve(size, device, self):
                 found[device] = Memory(offsets, size, memory.bound(parts))
         self.offsets = {v: offset for m in found.values() for v, offset in m.offsets.items()}
         return found
@@ -258,7 +264,7 @@ class Replay:
             for out, buffer in zip(step.node.outputs, results, strict=True):
                 known[out] = buffer
                 if out in self.offsets:
-                    self.buffers[out] = self.carve[step.device](self.offsets[out], out.spec, buffer)
+                    self.buffers[out] = self.arenas.carve(step.device, self.offsets[out], out.spec, buffer)
             for x in (*step.node.inputs, *step.node.outputs):
                 if self.last.get(x, i) <= i and x not in kept:
                     known.pop(x, None)
