@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -33,7 +32,7 @@ class CuPyDriver:
         from cupy_backends.cuda.api import driver, runtime
 
         self._driver, self._runtime = driver, runtime
-        self._here = threading.local()
+        self._known: set[int] = set()
         self._groups: dict[tuple[int, ...], Any] = {}
         self._products: dict[tuple[int, int], Any] = {}
 
@@ -45,10 +44,10 @@ class CuPyDriver:
 
     def _at(self, ordinal: int) -> None:
         """Make a device the one of this thread, which CUDA's calls are about."""
-        if getattr(self._here, "ordinal", None) != ordinal:
-            self._call("cudaSetDevice", self._runtime.setDevice, ordinal)
+        self._call("cudaSetDevice", self._runtime.setDevice, ordinal)  # always: other libraries set theirs
+        if ordinal not in self._known:
             self._call("cudaFree", self._runtime.free, 0)  # makes its context, which the driver's own calls need
-            self._here.ordinal = ordinal
+            self._known.add(ordinal)
 
     def count(self) -> int:
         return int(self._call("cudaGetDeviceCount", self._runtime.getDeviceCount))

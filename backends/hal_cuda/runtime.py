@@ -91,9 +91,12 @@ class CUDARuntime(Runtime):
 
     def upload(self, array: Array, spec: Spec) -> Buffer:
         with self.lock, self.guarded("a copy from the host"):
-            memory = self.transfers.send(array, "a tensor from the host")
-        if self.held is not None:  # the copy is done now, once, and not by the graph
-            self.held.append(memory)
+            if self.held is None:
+                memory = self.transfers.send(array, "a tensor from the host")
+            else:  # done now, once, and not by the graph, whose stream must not meet another
+                memory = self.pool.take(max(1, array.nbytes), "a constant of a captured plan")
+                self.held.append(memory)
+                self.transfers.send_now(array, memory)
         return Buffer(memory, spec.shape, spec.dtype, row_strides(spec.shape), 0)
 
     def download(self, buffer: Buffer) -> Array:

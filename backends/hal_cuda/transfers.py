@@ -87,6 +87,12 @@ class Transfers:
             self._busy.append((event, staged))
             return memory
 
+    def send_now(self, array: Array, memory: Memory) -> None:
+        """Copy a host array into device memory that nothing uses, and wait for that."""
+        rows = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self.driver.copy_in(self.ordinal, memory.data, rows, self.stream)
+        self.driver.wait(self.ordinal, self.stream)
+
     def event(self) -> Handle:
         """An event to record."""
         return self._events.pop() if self._events else self.driver.event(self.ordinal)
