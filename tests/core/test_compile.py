@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -309,6 +310,57 @@ def test_a_plan_may_be_made_while_another_function_is_traced() -> None:
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
     assert got == [[3]]
+
+
+def test_plans_of_one_function_share_a_block_as_large_as_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    backend = hal.device("cpu").backend
+    reserve = backend.reserve
+    monkeypatch.setattr(backend, "reserve", lambda n, device: taken.append(n) or reserve(n, device))
+    net = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+    f = hal.compile(net)
+
+    def check(n: int) -> None:
+        x = hal.randn(n, 8, requires_grad=True)
+        y = f(x)
+        assert y.tolist() == net(x).tolist()
+        y.sum().backward()
+
+    for n in (8, 4, 64, 8, 4, 64, 32):
+        check(n)
+    sizes = [memory.bytes for plan in f.plans for memory in plan.memory.values()]
+    assert len(sizes) > 4
+    assert taken[-1] == max(sizes)
+    assert taken == sorted(taken)
+    assert sum(taken) < sum(sizes)
+    taken.clear()
+    f.forget()
+    check(4)
+    assert max(taken) < max(sizes)
+
+
+def test_plans_that_share_memory_take_turns() -> None:
+    f = hal.compile(lambda x: (((x * 2).tanh() + x) @ x.T).sum())
+    wanted = {n: f(hal.ones(n, 5)).item() for n in (3, 7, 30)}
+    wrong: list[int] = []
+
+    def work(n: int) -> None:
+        wrong.extend(n for _ in range(30) if f(hal.ones(n, 5)).item() != wanted[n])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in (3, 7, 30, 7)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_compiled_modules_are_copied_and_pickled() -> None:
+    net = nn.Linear(3, 2)
+    net.compile(exact=True)
+    x = hal.ones(1, 3)
+    want = net(x).tolist()
+    assert copy.deepcopy(net)(x).tolist() == pickle.loads(pickle.dumps(net))(x).tolist() == want
 
 
 # What it refuses.
