@@ -132,6 +132,8 @@ class Backend:
         views: whether movement kernels return buffers that share memory with their input; needs `write`.
         host_memory: whether buffers lie in host memory, so that copies from and to it are cheap.
         dlpack_type: DLPack's number of its memory (`DLDeviceType`), where that is not the host's and can be shared.
+        simulated: whether kernels compute on the host what another machine would: what they take there `seconds` (or
+            `speed`) says, and no clock of the host. Profiles have a track for that time.
         known_failures: what the conformance suite may find wrong: from ids of its cases (with `*` for any text) to the
             reason. Strict: an entry that matches no failure is itself a failure.
     """
@@ -144,6 +146,7 @@ class Backend:
     views: bool = False
     host_memory: bool = False
     dlpack_type: int | None = None
+    simulated: bool = False
     known_failures: Mapping[str, str] = {}  # never changed: a backend that has some brings its own
 
     def devices(self) -> list[Device]:

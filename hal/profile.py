@@ -21,6 +21,7 @@ from hal import config, decision, transfer
 from hal.device import Device
 from hal.errors import HalError
 from hal.graph import plan as plans
+from hal.graph.graph import Node, Value
 from hal.op import Op
 from hal.source import describe, user_line
 from hal.spec import Spec
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from hal.schedule.machine import Machine
 
 COLOURS = {"fallback": "terrible", "decomposed": "bad", "copy": "yellow", "evict": "olive", "fused": "rail_animation"}
-MEASURED, PREDICTED = 1, 2  # process ids of the two groups of tracks
+MEASURED, PREDICTED, SIMULATED = 1, 2, 3  # process ids of the groups of tracks
+GROUPS = {MEASURED: "measured", PREDICTED: "predicted", SIMULATED: "simulated clock"}
 running: profile | None = None
 
 
@@ -45,8 +47,9 @@ class Slice:
         how: `native`, `decomposed`, `fallback`, `fused`, `copy`.
         start, seconds: measured, from the start of the profile.
         facts: specs, reason, the user's line.
-        work: what a prediction needs: op, kind, dtype, operations and bytes; or source, target and bytes of a copy.
+        work: what a prediction needs: the call as a node of a graph, and its device; or source, target and bytes.
         predicted: seconds, where the device's speed is known.
+        simulated: start and seconds on the clock of a simulated device, which runs while the device works.
     """
 
     track: str
@@ -57,6 +60,7 @@ class Slice:
     facts: dict[str, Any]
     work: tuple[Any, ...] = ()
     predicted: float | None = None
+    simulated: tuple[float, float] | None = None
 
 
 @dataclass
@@ -72,7 +76,8 @@ class profile:  # used like a function: with hal.profile("trace.json"):
     """Note what runs inside a `with` block, and write it as a trace when the block ends.
 
     The trace has a track for each device and each link, fallbacks in a colour of their own, the bytes that each link
-    carried as counters, and for compiled functions the predicted timeline beside the measured one. Open it in
+    carried as counters, and for compiled functions the predicted timeline beside the measured one. What a simulated
+    device did is also shown in its own time. Open it in
     https://ui.perfetto.dev or chrome://tracing. Predictions need speeds: those that backends declare, or that
     `hal calibrate` has measured.
 
@@ -135,7 +140,8 @@ class profile:  # used like a function: with hal.profile("trace.json"):
             facts["reason"] = found.reason
         kernel, execute = found.kernel, found.execute
         if kernel is not None:
-            work = (device, *_work(op, specs, found))
+            outs = tuple(Value(s, device) for s in found.specs)
+            work = Node(op, tuple(Value(s, device) for s in specs), found.settings, outs, None, device), device
 
             def timed(*buffers: Any, **settings: Any) -> Any:
                 if running is not self:
@@ -245,17 +251,28 @@ class profile:  # used like a function: with hal.profile("trace.json"):
                     if found is not None and source is not target:
                         link = found.link(found.place_of(source), found.place_of(target))
                         s.predicted = link.latency + nbytes / link.bandwidth
-                elif len(s.work) == 2:
+                elif s.work:
                     node, device = s.work
                     found = machine(device)
                     if found is not None:
                         s.predicted = found.units[found.place_of(device)].seconds(node)
-                elif s.work:
-                    device, *rest = s.work  # op, kind, dtype, operations, bytes
-                    found = machine(device)
-                    if found is not None:
-                        s.predicted = found.units[found.place_of(device)].speed.seconds(*rest)
         self._machine = machine
+        self._simulate()
+
+    def _simulate(self) -> None:
+        """Say of what simulated devices did when that was on their own clocks: one thing after another."""
+        clocks: dict[Device, float] = {}
+        for s in sorted(self.slices, key=lambda s: s.start):
+            device = next((d for d in s.work if isinstance(d, Device) and d.backend.simulated), None)
+            if device is None:
+                continue
+            seconds = s.predicted
+            if len(s.work) == 3:  # without what a copy takes here
+                link = device.backend.link(device)
+                seconds = None if link is None else link.latency + s.work[2] / link.bandwidth
+            if seconds is not None:
+                s.simulated = clocks.get(device, 0.0), seconds
+                clocks[device] = sum(s.simulated)
 
     def summary(self) -> str:
         """What took how long, by track and name: count, measured and predicted time."""
@@ -284,7 +301,12 @@ class profile:  # used like a function: with hal.profile("trace.json"):
         carried: dict[str, int] = {}
         for s in sorted(self.slices, key=lambda s: s.start):
             facts = dict(s.facts) | {"how": s.how}
-            if s.predicted is not None:
+            if s.simulated is not None:
+                begin, seconds = s.simulated
+                facts["simulated_us"] = round(seconds * 1e6, 3)
+                of = {"line": s.facts["line"], "how": s.how}
+                events.append(_slice(SIMULATED, track(SIMULATED, s.track), s.name, s.how, begin, seconds, of))
+            elif s.predicted is not None:
                 facts["predicted_us"] = round(s.predicted * 1e6, 3)
                 if s.predicted:
                     facts["measured_by_predicted"] = round(s.seconds / s.predicted, 3)
@@ -300,8 +322,8 @@ class profile:  # used like a function: with hal.profile("trace.json"):
         for (process, name), tid in tracks.items():
             told = {"name": name}
             events.append({"ph": "M", "pid": process, "tid": tid, "name": "thread_name", "args": told})
-        for process, name in ((MEASURED, "measured"), (PREDICTED, "predicted")):
-            events.append({"ph": "M", "pid": process, "name": "process_name", "args": {"name": name}})
+        for process in {MEASURED, PREDICTED, *(process for process, _ in tracks)}:
+            events.append({"ph": "M", "pid": process, "name": "process_name", "args": {"name": GROUPS[process]}})
         return {"traceEvents": events, "displayTimeUnit": "ns"}
 
     def _predicted(self, call: _Call, track: Callable[[int, str], int]) -> list[dict[str, Any]]:
@@ -335,12 +357,6 @@ def _slice(
     if how in COLOURS:
         event["cname"] = COLOURS[how]
     return event
-
-
-def _work(op: Op, specs: tuple[Spec, ...], found: Decision) -> tuple[Any, ...]:
-    out = found.spec if found.spec is not None else found.specs
-    cost = op.cost(*specs, out=out, **found.settings)
-    return op.name, op.kind, found.specs[-1].dtype.name, cost.flops, cost.bytes
 
 
 def begin_for_process() -> None:

@@ -78,6 +78,7 @@ class Chip(Backend):
     priority = -1
     dtypes = FORMATS
     views = True
+    simulated = True
 
     def __init__(self, door: Systolic, machine: Machine) -> None:
         self.door = door

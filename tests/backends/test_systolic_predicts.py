@@ -26,6 +26,20 @@ def test_a_call_takes_what_the_cost_model_says() -> None:
     assert added == pytest.approx(cost(work, machine).latency_s)
 
 
+def test_a_profile_has_a_track_with_the_machines_own_time() -> None:
+    device = hal.device("systolic:tpu-v2-core")
+    x = hal.ones(64, 64, device=device)
+    with hal.profile() as p:
+        (x @ x).exp()
+    given = {
+        "matmul": device.backend.seconds(ops.matmul, (x.spec, x.spec), (x.spec,), {}, device),
+        "exp": device.backend.seconds(ops.exp, (x.spec,), (x.spec,), {}, device),
+    }
+    clock = [s for s in p.slices if s.simulated]
+    assert {s.name: s.simulated[1] for s in clock} == given
+    assert [s.simulated[0] for s in clock] == [0.0, given["matmul"]]
+
+
 def test_other_devices_leave_it_to_their_speed() -> None:
     device, spec = hal.device("cpu"), Spec((4, 4), hal.float32)
     assert device.backend.seconds(ops.add, (spec, spec), (spec,), {}, device) is None

@@ -77,6 +77,29 @@ def test_compiled_steps_are_noted_beside_what_was_predicted(devices: tuple) -> N
     assert all(a["ts"] + a["dur"] <= b["ts"] + 0.01 for a, b in pairwise(predicted))
 
 
+def test_a_simulated_device_has_its_own_time_on_a_track_of_its_own(devices: tuple) -> None:
+    fa, fb = devices
+    fb.backend.simulated = True
+    f = hal.compile(lambda a: (a @ a).tanh())
+    x = hal.ones(8, 8, device=fa)
+    f(x.to(fb))
+    with hal.profile() as p:
+        y = x.to(fb)
+        f(y), y + 1.0
+    want = [("fa → fb", 256e-9), ("fb", 1e-5 + 1.024e-6), ("fb", 1e-5 + 6.4e-7), ("fb", 1e-5 + 5.16e-7)]
+    done = [s for s in p.slices if s.simulated is not None]
+    assert [s.name for s in done] == ["copy", "matmul", "tanh", "add"]
+    at = 0.0
+    for s, (track, seconds) in zip(done, want, strict=True):
+        assert (s.track, s.simulated) == (track, pytest.approx((at, seconds), rel=1e-3))
+        at += seconds
+    events = p.to_dict()["traceEvents"]
+    assert {e["args"]["name"] for e in events if e["name"] == "process_name"} >= {"measured", "simulated clock"}
+    clock = [e for e in events if e["ph"] == "X" and e["pid"] == 3]
+    assert [(e["name"], e["ts"]) for e in clock] == [(s.name, round(s.simulated[0] * 1e6, 3)) for s in done]
+    assert all("measured_by_predicted" not in e["args"] for e in events if "simulated_us" in e["args"])
+
+
 def test_after_a_profile_nothing_is_noted_or_wrapped(devices: tuple) -> None:
     f = hal.compile(lambda a: a * 2 + 1)
     x = hal.ones(4, device="fa")
