@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.movement import copied, copy_into
+from hal.codegen.kernels.buffer import Buffer, row_strides
+from hal.codegen.kernels.layout import Shape
+from hal.codegen.kernels.memory import Memory
+from hal.codegen.kernels.movement import copy_into
+from hal.plugin import dtypes
 from hal_cuda.runtime import address_of
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 WATCHED = 2  # calls before a capture: they compile every kernel, and show what stays where it is
 MOST_CAPTURES = 8  # of one plan, whose state is given new memory again and again
+ALIGNMENT = 256  # bytes
+LABEL = "a captured plan"
 Run = Callable[..., tuple[Buffer, ...]]
 
 
@@ -47,16 +52,18 @@ class Captured:
         self.captures = 0
         self.reason = ""
         self._watched = 0
-        self._last: list[int] | None = None
+        self._last: list[tuple[int, Shape]] | None = None
         self._graph: Handle | None = None
         self._given: list[Buffer] = []
-        self._results: tuple[Buffer, ...] = ()
         self._held: list[Any] = []
+        self._results: tuple[Buffer, ...] = ()
+        self._sources: list[int | None] = []  # the input whose memory each result is in, if it is
+        self._outbox: Memory | None = None
 
     def __call__(self, *buffers: Buffer) -> tuple[Buffer, ...]:
         if self.reason:
             return self.replay(*buffers)
-        places = [address_of(b) for b in buffers]
+        places = [(address_of(b), b.strides) for b in buffers]
         if self._last is not None:
             for i, (place, before) in enumerate(zip(places, self._last, strict=True)):
                 if place != before:
@@ -69,14 +76,43 @@ class Captured:
             self._capture(buffers)
             if self._graph is None:
                 return self.replay(*buffers)
-        for given, buffer, moving in zip(self._given, buffers, self.moving, strict=True):
-            if moving:
-                copy_into(buffer, given)
         runtime = self.runtime
-        with runtime.lock, runtime.guarded("a captured plan"):
-            runtime.recent.append("a captured plan")
+        with runtime.lock, runtime.guarded(LABEL):
+            for given, buffer, moving in zip(self._given, buffers, self.moving, strict=True):
+                if moving:
+                    self._bring(buffer, given)
+            runtime.recent.append(LABEL)
             runtime.driver.launch_graph(runtime.ordinal, self._graph, runtime.stream)
-        return tuple([self._result(r, buffers) for r in self._results])
+            return self._delivered(buffers)
+
+    def _bring(self, x: Buffer, given: Buffer) -> None:
+        """Enqueue a copy of an input into the graph's own memory."""
+        if x.contiguous:
+            runtime, nbytes = self.runtime, x.size * x.dtype.itemsize
+            if nbytes:
+                runtime.driver.copy(runtime.ordinal, address_of(given), address_of(x), nbytes, runtime.stream)
+        else:
+            copy_into(x, given)
+
+    def _delivered(self, buffers: Sequence[Buffer]) -> tuple[Buffer, ...]:
+        """State and views of what the caller gave, as they are; the rest in one block that the graph does not know."""
+        block = None
+        if self._outbox is not None:
+            runtime = self.runtime
+            block = runtime.pool.take(self._outbox.nbytes, LABEL)
+            runtime.driver.copy(runtime.ordinal, block.data, self._outbox.data, self._outbox.nbytes, runtime.stream)
+        results = []
+        for r, source in zip(self._results, self._sources, strict=True):
+            if source is None:
+                assert block is not None
+                results.append(Buffer(block, r.shape, r.dtype, r.strides, r.offset))
+            elif self.moving[source]:
+                given, buffer = self._given[source], buffers[source]
+                place = r.offset - given.offset + buffer.offset
+                results.append(Buffer(buffer.memory, r.shape, r.dtype, r.strides, place))
+            else:
+                results.append(r)
+        return tuple(results)
 
     def _moved(self, i: int) -> None:
         """Input `i` is not where it was: from now on it is copied, or, if it is written in place, captured anew."""
@@ -103,29 +139,41 @@ class Captured:
                 with runtime.guarded("a capture"):
                     runtime.driver.begin_capture(runtime.ordinal, runtime.stream)
                 try:
-                    results = self.replay(*given)
+                    self._sent(self.replay(*given), given, buffers)
                 finally:
                     runtime.held = None
                     graph = runtime.driver.end_capture(runtime.ordinal, runtime.stream)
             except Exception as error:  # a step that waits for the device, say: nothing was run, and `replay` will tell
                 self.reason = str(error)
                 return
-        self._graph, self._given, self._results, self._held = graph, given, results, held
+        self._graph, self._given, self._held = graph, given, held
 
-    def _result(self, r: Buffer, buffers: Sequence[Buffer]) -> Buffer:
-        """What the caller gets: state itself, a view of what it gave, or a copy of what the graph will write again."""
-        for given, buffer, moving in zip(self._given, buffers, self.moving, strict=True):
-            if r.memory is given.memory:
-                if not moving:
-                    return r
-                if buffer.strides == given.strides:
-                    return Buffer(buffer.memory, r.shape, r.dtype, r.strides, r.offset - given.offset + buffer.offset)
-        return copied(r)
+    def _sent(self, results: tuple[Buffer, ...], given: Sequence[Buffer], buffers: Sequence[Buffer]) -> None:
+        """Sort the results, and write into the graph that those which it will write again are put side by side."""
+        self._results, self._sources, self._outbox = results, [], None
+        runtime, at, boxed = self.runtime, 0, []
+        for k, r in enumerate(results):
+            near = (i for i, g in enumerate(given) if g.memory is r.memory)
+            source = next((i for i in near if not self.moving[i] or given[i].strides == buffers[i].strides), None)
+            self._sources.append(source)
+            if source is None:
+                boxed.append((k, at))
+                at += -(-max(1, r.size * r.dtype.itemsize) // ALIGNMENT) * ALIGNMENT
+        if not boxed:
+            return
+        self._outbox = runtime.empty((at,), dtypes.uint8, LABEL).memory
+        placed = list(results)
+        for k, place in boxed:
+            r = results[k]
+            placed[k] = Buffer(self._outbox, r.shape, r.dtype, row_strides(r.shape), place // r.dtype.itemsize)
+            copy_into(r, placed[k])
+        self._results = tuple(placed)
 
     def _drop(self) -> None:
         if self._graph is not None:
             self.runtime.driver.drop_graph(self._graph)
-        self._graph, self._given, self._results, self._held = None, [], (), []
+        self._graph, self._given, self._held = None, [], []
+        self._results, self._sources, self._outbox = (), [], None
 
     def __del__(self) -> None:
         self._drop()
