@@ -39,7 +39,7 @@ class CUDARuntime(Runtime):
         properties: what it is.
         stream: in which kernels are enqueued; copies from the host have their own, in `transfers`.
         lock: held while a kernel's arguments are written and it is enqueued.
-        held: while a graph is captured, all memory that is taken: it must stay the graph's. Else None.
+        held: while a graph is captured, all memory that it takes or is told of, to be kept as long as it. Else None.
         lingering: memory of other libraries that no buffer refers to, kept until the device is done with it.
         recent: names of what was enqueued since the device was last waited for.
     """
@@ -127,6 +127,8 @@ class CUDARuntime(Runtime):
                     f"{label} needs {grid[axis]} blocks of threads along axis {axis} on {self.name}, which has at most "
                     f"{MOST_BLOCKS[axis]}: divide the call into smaller ones"
                 )
+        if self.held is not None:
+            self.held += [a for a in arguments if isinstance(a, Memory)]
         with self.lock:
             self.recent.append(label)
             try:
