@@ -35,12 +35,12 @@ def _turned(x: Tensor, lengths: Array | None) -> Tensor:
 
 
 def _last(x: Tensor, lengths: Array | None) -> Tensor:
-    """The entry of (time, batch, ...) that is the last of each sequence."""
+    """The entry of (time, batch, ...) that is the last of each sequence: (1, batch, ...)."""
     if lengths is None:
-        return x[-1]
+        return x[-1:]
     steps, batch = x.shape[:2]
     flat = ops.reshape(x, shape=(steps * batch, *x.shape[2:]))
-    return ops.take(flat, hal.tensor((lengths - 1) * batch + np.arange(batch), device=x.device), axis=0)
+    return ops.take(flat, hal.tensor(((lengths - 1) * batch + np.arange(batch))[None], device=x.device), axis=0)
 
 
 class _Recurrent(Module):
@@ -143,7 +143,8 @@ class _Recurrent(Module):
         who, runs = type(self).__name__, self.num_layers * (2 if self.bidirectional else 1)
         sizes = (self.proj_size or self.hidden_size, self.hidden_size)[: self.states]
         if given is None:
-            return [tuple(hal.zeros(x.shape[1], n, dtype=x.dtype, device=x.device) for n in sizes)] * runs
+            zeros = {n: hal.zeros(x.shape[1], n, dtype=x.dtype, device=x.device) for n in {*sizes}}
+            return [tuple(zeros[n] for n in sizes)] * runs
         for state, size in zip(given, sizes, strict=True):
             wanted = (runs, x.shape[1], size)
             if state.shape != wanted:
@@ -194,7 +195,7 @@ class _Recurrent(Module):
                 last.append(state)
                 both.append(outs)
             x = ops.concat(*both, axis=-1) if self.bidirectional else both[0]
-        return x, tuple(ops.stack(*parts, axis=0) for parts in zip(*last, strict=True))
+        return x, last[0] if len(last) == 1 else tuple(ops.concat(*parts, axis=0) for parts in zip(*last, strict=True))
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
