@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from hal.plugin import Array, Backend, Device, DType, Kernels, Spec, dtypes, hoo
 
 if TYPE_CHECKING:
     from hal.codegen.kernels.buffer import Buffer
+    from hal.plugin import Plan
     from hal_opencl.runtime import OpenCLRuntime
 
 REAL = frozenset(d for d in dtypes.ALL if d.kind != "complex")
@@ -82,6 +84,13 @@ class OneOpenCL(CompiledBackend):
         from hal_opencl.sharing import expose
 
         return expose(buffer)
+
+    def capture(
+        self, plan: Plan, replay: Callable[..., tuple[Buffer, ...]]
+    ) -> Callable[..., tuple[Buffer, ...]] | None:
+        from hal_opencl.recording import recorded
+
+        return recorded(self.runtime, plan, replay)
 
     def tune(self, device: Device) -> None:
         from hal_opencl.gemm_shapes import calibrate

@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from hal.codegen.kernels.runtime import Runtime
 from hal.plugin import Array, DeviceError, Spec
 from hal_opencl import discovery
 from hal_opencl.programs import OpenCLPrograms
+
+if TYPE_CHECKING:
+    from hal_opencl.recording import Recorder
 
 REMEMBERED = 512  # launches whose events are kept, to find the one that failed
 TIMED = 1 << 16  # the same with HAL_OPENCL_PROFILE=1, to read their times
@@ -34,6 +37,7 @@ class OpenCLRuntime(Runtime):
         device, context, queue: PyOpenCL's. The queue is in-order, and with HAL_OPENCL_PROFILE=1 it notes times.
         lock: held while a kernel's arguments are set and it is enqueued.
         lingering: shared host arrays that no buffer refers to, kept until the device is done with them.
+        recorder: what notes the launches of a plan, while it does.
     """
 
     dialect = OPENCL
@@ -62,6 +66,7 @@ class OpenCLRuntime(Runtime):
         else:
             self.queue = cl.CommandQueue(self.context)
         self.lock = threading.RLock()
+        self.recorder: Recorder | None = None
         self.lingering: deque[tuple[Any, Any]] = deque()
         self.pool = Pool(self, int(SPARE * device.global_mem_size))
         self.programs = OpenCLPrograms(self)
@@ -104,6 +109,8 @@ class OpenCLRuntime(Runtime):
         import pyopencl as cl
 
         out = np.empty(buffer.shape, buffer.dtype.numpy)
+        if self.recorder is not None:
+            self.recorder.refuse()
         if out.size:
             start = buffer.offset * buffer.dtype.itemsize
             with self.guarded("a copy to the host"):
@@ -137,6 +144,8 @@ class OpenCLRuntime(Runtime):
             except cl.Error as error:
                 raise self.failure(label, error) from error
             self.events.append((event, label))
+            if self.recorder is not None:
+                self.recorder.note(label, kernel, items, local, arguments, writes)
         if os.environ.get("HAL_OPENCL_SYNC", "") not in ("", "0") or any(m.host is not None for m in writes):
             self.finish()
 
