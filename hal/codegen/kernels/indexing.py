@@ -87,6 +87,39 @@ HAL_KERNEL kernel_(const i64 n, const i64 per, const i64 inner, const i64 count,
 }
 """
 )
+# The same where there are many items: indices in order, and for each element of the result an item that begins where
+# its index begins, and goes on while it lasts.
+_KEYS = (
+    _INDEX
+    + """
+HAL_KERNEL kernel_(const i64 n, const i64 per, const i64 size, HAL_GLOBAL const @I *restrict indices, const i64 oi,
+    HAL_GLOBAL i64 *restrict keys, const i64 ok) {
+    indices += oi; keys += ok;
+    @LOOP { keys[i] = place_of((i64)indices[i], size); }
+}
+"""
+)
+_SEGMENTS = """
+HAL_KERNEL kernel_(const i64 n, const i64 per, const i64 columns, const i64 inner, const i64 count, const i64 size,
+    HAL_GLOBAL const i64 *restrict keys, const i64 ok, HAL_GLOBAL const i64 *restrict order, const i64 or_,
+    HAL_GLOBAL const @U *restrict updates, const i64 ou, HAL_GLOBAL @X *restrict out, const i64 oo) {
+    keys += ok; order += or_; updates += ou; out += oo;
+    @LOOP {
+        const i64 first = i / columns, rest = i - first * columns;
+        const i64 to = keys[order[first]];
+        if (first > 0 && keys[order[first - 1]] == to) continue;
+        const i64 outer = rest / inner, column = rest - outer * inner;
+        const i64 at = (outer * size + to) * inner + column;
+        @valueX before = @loadX(out, at);
+        for (i64 k = first; k < count && keys[order[k]] == to; k++) {
+            const @valueU value = @loadU(updates, (outer * count + order[k]) * inner + column);
+            before = (@valueX)(@CHANGE);
+        }
+        @storeX(out, at, before);
+    }
+}
+"""
+FEW = 64  # indices up to which an item of a GPU goes through all of them
 # One line along the axis for each i, whose indices lie in rows: no other work item writes to it.
 _SCATTER = (
     _INDEX
@@ -218,11 +251,31 @@ def _write(
     sums = target.sums if adds else target.sums.as_bits()
     outer, size, inner = _split(x, axis)
     types = {"X": sums.dtype, "U": updates.dtype, "I": indices.dtype}
+    if not runtime.is_cpu and indices.size > FEW:
+        _write_in_order(label, indices, updates, sums, (outer, size, inner), _change(sums.dtype, adds))
+        return target.finished()
     words = {"WALK": _RANGE if runtime.is_cpu else _EACH, "CHANGE": _change(sums.dtype, adds)}
     arguments = [inner, indices.size, size, indices, updates, sums]
     grain = max(1, GRAIN // max(1, indices.size))
     run(runtime, label, _WRITE, outer * inner, arguments, writes=[sums], types=types, words=words, grain=grain)
     return target.finished()
+
+
+def _write_in_order(
+    label: str, indices: Buffer, updates: Buffer, sums: Buffer, sizes: tuple[int, int, int], change: str
+) -> None:
+    """Enqueue what is written to each place in the order of the indices, by many items."""
+    from hal.codegen.kernels.sorting import ordered
+
+    runtime, count = sums.memory.runtime, indices.size
+    outer, size, inner = sizes
+    keys = runtime.empty((count,), dtypes.int64, label)
+    run(runtime, label, _KEYS, count, [size, indices, keys], writes=[keys], types={"I": indices.dtype})
+    order, columns = ordered(keys, False), outer * inner
+    run(
+        runtime, label, _SEGMENTS, count * columns, [columns, inner, count, size, keys, order, updates, sums],
+        writes=[sums], types={"X": sums.dtype, "U": updates.dtype}, words={"CHANGE": change},
+    )  # fmt: skip
 
 
 def _apart(x: Buffer, out: Buffer | None) -> Buffer:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 GRAIN = 8192  # elements that are worth a work item of their own on a CPU
 PER_UNIT = 4  # work items for each compute unit of a CPU, so that a late one delays little
+UNROLLED = "#pragma unroll 4\n"  # more loads of an item of a GPU are on their way at a time
 Body = Callable[[list[str]], tuple[list[str], list[str]]]
 SMALL = 2048  # elements up to which one kernel serves all strides: compiling another costs more than it saves
 MOST_WALKS = 1024  # strides that a map remembers
@@ -155,7 +156,7 @@ class Map:
     {self._parameters()}) {{
     {self._offsets()}
     {hoisted}
-    {loop(is_cpu)} {{
+{"" if is_cpu else UNROLLED}    {loop(is_cpu)} {{
         {element}
     }}
 }}

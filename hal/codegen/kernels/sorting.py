@@ -16,6 +16,7 @@ from hal.codegen.kernels.templates import run
 from hal.plugin import dtypes
 
 RUN = 32  # elements that one work item sorts by insertion
+SHORT_RUN = 8  # the same where there are items for all
 
 _ORDER = """
 HAL_FUNCTION i32 comes_first(const @valueX a, const @valueX b) { return @BEFORE; }
@@ -107,7 +108,7 @@ HAL_KERNEL kernel_(const i64 n, const i64 per, const i64 length, const i64 width
 )
 
 
-def _ordered(x: Buffer, descending: bool) -> Buffer:
+def ordered(x: Buffer, descending: bool) -> Buffer:
     """The positions along the last axis of `x`, whose elements lie row by row, that sort it."""
     runtime = x.memory.runtime
     length = x.shape[-1]
@@ -119,13 +120,13 @@ def _ordered(x: Buffer, descending: bool) -> Buffer:
     before = f"a {sign} b"
     if x.dtype.is_floating:
         before += " || (a != a && b == b)" if descending else " || (b != b && a == a)"
-    types, words = {"X": x.dtype}, {"BEFORE": before, "RUN": str(RUN)}
-    runs = -(-length // RUN)
+    width = RUN if runtime.is_cpu else SHORT_RUN
+    types, words = {"X": x.dtype}, {"BEFORE": before, "RUN": str(width)}
+    runs = -(-length // width)
     run(
         runtime, "argsort", _RUNS, rows * runs, [length, runs, x, order],
         writes=[order], types=types, words=words, grain=64,
     )  # fmt: skip
-    width = RUN
     while width < length:
         following = runtime.empty(x.shape, dtypes.int64, "argsort")
         pairs = -(-length // (2 * width))
@@ -165,14 +166,14 @@ def _has_axes(x: object, **settings: object) -> bool:
 @kernels.register(ops.argsort, when=_has_axes)
 def argsort(x: Buffer, *, axis: int, descending: bool, stable: bool) -> Buffer:
     rows, back = _to_last(x, axis)
-    return _back(_ordered(rows, descending), back)
+    return _back(ordered(rows, descending), back)
 
 
 @kernels.register(ops.sort, when=_has_axes, out=True)
 def sort(x: Buffer, *, axis: int, descending: bool, out: Buffer | None = None) -> Buffer:
 
     rows, back = _to_last(x, axis)
-    result = _back(gather(rows, _ordered(rows, descending), axis=-1), back)
+    result = _back(gather(rows, ordered(rows, descending), axis=-1), back)
     if out is None:
         return result
     copy_into(result, out)
@@ -183,6 +184,6 @@ def sort(x: Buffer, *, axis: int, descending: bool, out: Buffer | None = None) -
 def topk(x: Buffer, *, k: int, axis: int, largest: bool) -> tuple[Buffer, Buffer]:
 
     rows, back = _to_last(x, axis)
-    order = _ordered(rows, largest)
+    order = ordered(rows, largest)
     first = copied(order.view((*order.shape[:-1], k), order.strides))
     return _back(gather(rows, first, axis=-1), back), _back(first, back)
