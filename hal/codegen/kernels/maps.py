@@ -26,6 +26,7 @@ UNROLLED = "#pragma unroll 4\n"  # more loads of an item of a GPU are on their w
 Body = Callable[[list[str]], tuple[list[str], list[str]]]
 SMALL = 2048  # elements up to which one kernel serves all strides: compiling another costs more than it saves
 MOST_WALKS = 1024  # strides that a map remembers
+LARGEST = (1 << 31) - 1
 MOST_AXES = 4  # of that kernel; what has more has one of its own
 
 
@@ -111,7 +112,8 @@ class Map:
             missing = max(0, MOST_AXES - len(sizes))
             sizes, strides = (1,) * missing + sizes, tuple((0,) * missing + s for s in strides)
         modes = ("s" if small or s[-1] not in (0, 1) else s[-1] for s in strides)
-        source = self._strided_source(len(sizes), tuple(modes), runtime.is_cpu)
+        kind = "i64" if count > LARGEST else "u32"  # GPUs divide integers of 64 bits in software
+        source = self._strided_source(len(sizes), tuple(modes), runtime.is_cpu, kind)
         items, local, per = items_for(runtime, count)
         kernel = runtime.programs.kernel(source, "map", self.label)
         numbers = np.array([sizes, *strides], np.int64)
@@ -162,7 +164,7 @@ class Map:
 }}
 """
 
-    def _strided_source(self, rank: int, modes: tuple[Any, ...], is_cpu: bool) -> str:
+    def _strided_source(self, rank: int, modes: tuple[Any, ...], is_cpu: bool, kind: str) -> str:
         count = len(self.inputs) + len(self.outputs)
         last = rank - 1
         struct = f"typedef struct {{ i64 n[{rank}]; i64 s[{count}][{rank}]; }} layout;\n"
@@ -194,11 +196,11 @@ class Map:
 }}
 """
         places = [f"b{k}" for k in range(count)]
-        bases = "i64 rest = i, " + ", ".join(f"b{k} = 0" for k in range(count)) + ";"
+        bases = f"{kind} rest = ({kind})i; i64 " + ", ".join(f"b{k} = 0" for k in range(count)) + ";"
         return f"""{head}
     {loop(is_cpu)} {{
         {bases}
-        {_decode(range(last, -1, -1), count, "rest", "b")}
+        {_decode(range(last, -1, -1), count, "rest", "b", kind)}
         {self._element(places)}
     }}
 }}
@@ -216,13 +218,14 @@ def loop(is_cpu: bool) -> str:
     return "for (i64 i = HAL_INDEX; i < n; i += HAL_TOTAL)"
 
 
-def _decode(axes: range, count: int, rest: str, base: str) -> str:
-    """Lines that add to each array's place what the axes of an index give."""
+def _decode(axes: range, count: int, rest: str, base: str, kind: str = "i64") -> str:
+    """Lines that add to each array's place what the axes of an index give, which is of type `kind`."""
     lines = []
     for axis in axes:
         if axis:
-            lines.append(f"{{ const i64 at = {rest} % l.n[{axis}]; {rest} /= l.n[{axis}];")
+            size = f"({kind})l.n[{axis}]"
+            lines.append(f"{{ const {kind} at = {rest} % {size}; {rest} /= {size};")
         else:
-            lines.append(f"{{ const i64 at = {rest};")
+            lines.append(f"{{ const {kind} at = {rest};")
         lines.append(" ".join(f"{base}{k} += at * l.s[{k}][{axis}];" for k in range(count)) + " }")
     return "\n        ".join(lines)
