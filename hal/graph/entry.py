@@ -15,7 +15,7 @@ from hal.graph import plan as plans
 from hal.graph.arenas import Arenas
 from hal.graph.graph import Graph, Value
 from hal.graph.host import Board
-from hal.graph.inputs import Argument, Enter, State, entrance
+from hal.graph.inputs import Argument, Earlier, Enter, State, entrance
 from hal.graph.plan import Plan
 from hal.graph.planner import plan_of
 from hal.graph.rewrite import optimized
@@ -53,15 +53,16 @@ class Options:
 
 
 def planned(
-    graph: Graph, options: Options, owners: Sequence[int] | None = None, state: Collection[Value] = (), free: int = 0
-) -> Plan:
+    graph: Graph, options: Options, owners: Sequence[int] | None = None, state: Collection[Value] = (), free: int = 0,
+    fresh: Collection[Value] = (),
+) -> Plan:  # fmt: skip
     """The plan of a traced graph: rewritten, placed, and with its memory assigned.
 
     Args:
-        owners, state, free: see `optimized`.
+        owners, state, free, fresh: see `optimized`.
     """
     policy = options.policy or str(placement.current())
-    plan = plan_of(optimized(graph, options.exact, policy, owners, state, free), options.arenas)
+    plan = plan_of(optimized(graph, options.exact, policy, owners, state, free, fresh), options.arenas)
     if policy == "follow":
         return plan
     from hal.schedule.queues import overlapped  # most programs have no use for these
@@ -69,7 +70,8 @@ def planned(
 
     with options.arenas.lock:  # both are tried
         return better_of(
-            lambda: plan_of(optimized(graph, options.exact, "follow", owners), options.arenas), overlapped(plan)
+            lambda: plan_of(optimized(graph, options.exact, "follow", owners, fresh=fresh), options.arenas),
+            overlapped(plan),
         )
 
 
@@ -96,9 +98,9 @@ class Entry:
         self.sources = list(zip(found.graph.inputs, found.sources, strict=True))
         state = {v for v, source in self.sources if isinstance(source, State)}
         kept = 0 if found.backward is None else found.backward.kept
-        self.plan = planned(
-            found.graph, options, found.owners, state, len(found.graph.outputs) - kept - len(found.reads)
-        )
+        free = len(found.graph.outputs) - kept - len(found.reads)
+        fresh = {v for v, source in self.sources if isinstance(source, Earlier) and source.alone}
+        self.plan = planned(found.graph, options, found.owners, state, free, fresh)
         self.backward = None if found.backward is None else planned(found.backward.graph, options)
         self.origin = Origin(1, user_line())
         self.specs = [(v.spec, v.device) for v in found.graph.outputs]

@@ -87,10 +87,16 @@ class Computed:
 
 @dataclass(frozen=True)
 class Earlier:
-    """What an earlier part of the same call computed, for a function that is split."""
+    """What an earlier part of the same call computed, for a function that is split.
+
+    Attributes:
+        kept: where it is found.
+        alone: whether nothing else that was kept may lie in its memory.
+    """
 
     kept: dict[Value, Buffer]
     value: Value
+    alone: bool = False
 
     def same(self, other: Source) -> bool:
         """Whether another trace means the same."""

@@ -7,6 +7,7 @@ changed nothing yet, so that the function can be traced once more, with that ans
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -272,7 +273,8 @@ class Tree:
             for v in part.cut.reads:
                 if v not in part.earlier:
                     part.need(v)
-        self._end(found, ways, last, self._cross(parts, made_in, last, graph.results))
+        root = roots([node for part in parts for node in part.nodes])
+        self._end(found, ways, last, self._cross(parts, made_in, last, graph.results), root)
 
     def _cross(
         self, parts: Sequence[Part], made_in: dict[Value, int], nodes: Iterable[Node], end: Sequence[Value]
@@ -284,12 +286,16 @@ class Tree:
             parts[made_in[v]].need(v)
         return found
 
-    def _end(self, found: Trace, ways: list[Way], nodes: Sequence[Node], crossing: dict[Value, None]) -> None:
+    def _end(
+        self, found: Trace, ways: list[Way], nodes: Sequence[Node], crossing: dict[Value, None],
+        root: dict[Value, Value],
+    ) -> None:  # fmt: skip
         """The part after the last question: what an unsplit function has as a whole."""
         graph = found.graph
         used = {*graph.results, *graph.updates, *[x for node in nodes for x in node.inputs]}
         inputs = {v: s for v, s in zip(graph.inputs, found.sources, strict=True) if v in used}
-        inputs |= {v: Earlier(self.kept, v) for v in crossing}
+        memory = Counter(root.get(v, v) for v in crossing)
+        inputs |= {v: Earlier(self.kept, v, memory[root.get(v, v)] == 1) for v in crossing}
         constants = {v: t for v, t in graph.constants.items() if v in used}
         last = Graph(tuple(inputs), tuple(nodes), graph.outputs, constants, graph.updates)
         end = replace(found, graph=last, sources=tuple(inputs.values()))

@@ -29,8 +29,9 @@ def changes_rounding(rewrite: Rewrite) -> bool:
 
 
 def optimized(
-    graph: Graph, exact: bool, policy: str, owners: Sequence[int] | None, state: Collection[Value] = (), free: int = 0
-) -> Graph:
+    graph: Graph, exact: bool, policy: str, owners: Sequence[int] | None, state: Collection[Value] = (), free: int = 0,
+    fresh: Collection[Value] = (),
+) -> Graph:  # fmt: skip
     """The graph as it will be planned.
 
     Args:
@@ -39,9 +40,10 @@ def optimized(
         owners: for each output a number that those have in common which may share memory; others must not.
         state: inputs that may wait elsewhere between calls, where a device is full.
         free: how many outputs, the first ones, may do so too.
+        fresh: inputs whose memory may be given away.
     """
     graph = simplified(graph, exact)
-    graph = own_memory(graph, range(len(graph.outputs)) if owners is None else owners)
+    graph = own_memory(graph, range(len(graph.outputs)) if owners is None else owners, fresh)
     if policy != "follow":
         from hal.schedule.placing import is_tight, placed  # the scheduler reads graphs, and is needed for `auto` only
 

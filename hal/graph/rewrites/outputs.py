@@ -5,7 +5,7 @@ Where the function itself gave two names of one memory, they may share it here a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from hal import ops
@@ -15,14 +15,15 @@ from hal.graph.memory import roots
 KEPT = -1  # the owner of what is only kept for a backward pass, and handed to nobody
 
 
-def own_memory(graph: Graph, owners: Sequence[int]) -> Graph:
+def own_memory(graph: Graph, owners: Sequence[int], fresh: Collection[Value] = ()) -> Graph:
     """The graph with copies where an output or the new contents of state would otherwise be somebody else's memory.
 
     Args:
         owners: for each output a number that those have in common which may share memory, or `KEPT`.
+        fresh: inputs whose memory is nobody else's, and is not needed by anybody when the graph has run.
     """
     root = roots(graph.nodes)
-    given = {*graph.inputs, *graph.constants}
+    given = {*graph.inputs, *graph.constants}.difference(fresh)
     nodes = list(graph.nodes)
     taken: dict[Value, int] = {}
     copies: dict[tuple[Value, int], Value] = {}
