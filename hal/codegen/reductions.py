@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hal.codegen.chain import Chain
 from hal.codegen.expressions import loaded, memory_type, stored, value_type
 from hal.codegen.folds import Fold
-from hal.codegen.loops import INDEX, ITEMS
+from hal.codegen.loops import INDEX, ITEMS, LARGEST, prod_of
 from hal.codegen.target import Target
 from hal.dtypes import DType
 
@@ -54,6 +54,7 @@ class Reduction:
         self.kind = kind
         self.after = after
         self.target = target
+        self.narrow = not target.serial and prod_of(before) <= LARGEST  # GPUs divide integers of 64 bits in software
         self.count = len(before.inputs)
         self.extra = len(after.inputs) - 1
 
@@ -148,8 +149,12 @@ HAL_KERNEL reduce(const layout l, const i64 results, const i64 parts, const i64 
         for axis in axes:
             moves = " ".join(f"{base}{k} += at * l.{steps}[{k}][{axis}];" for k in range(self.count))
             if axis:
-                size = f"l.{sizes}[{axis}]"
-                lines.append(f"{{ const i64 at = {rest} % {size}; {rest} /= {size}; {moves} }}")
+                kind = "u32" if self.narrow else "i64"
+                size = f"({kind})l.{sizes}[{axis}]"
+                lines.append(
+                    f"{{ const {kind} whole = ({kind}){rest} / {size}; const i64 at = ({kind}){rest} - whole * {size}; "
+                    f"{rest} = whole; {moves} }}"
+                )
             else:
                 lines.append(f"{{ const i64 at = {rest}; {moves} }}")
         return " ".join(lines)

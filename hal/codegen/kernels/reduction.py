@@ -22,6 +22,7 @@ from hal.plugin import DType, Op, Spec
 LANES = 16  # elements that are taken side by side, so that a CPU's vectors are used and sums are summed in parts
 BLOCK = 4096  # elements after which the lanes become one: sums stay accurate
 WORK = 8192  # elements that are worth a work item on a CPU
+LARGEST = (1 << 31) - 1
 Axes = int | tuple[int, ...] | None
 
 
@@ -68,10 +69,11 @@ class Reduction:
         most = reduced // (WORK // 4 if runtime.is_cpu else 16 * runtime.local) if runtime.is_cpu or grouped else 1
         parts = max(1, min(most, -(-wanted // units))) if units < wanted else 1
         mode = "columns" if columns else "groups" if grouped else "rows"
-        key = (mode, len(outer), len(inner), inner_steps[-1] == 1, parts > 1, runtime.is_cpu, runtime.local)
+        wide = reduced > LARGEST  # GPUs divide integers of 64 bits in software
+        key = (mode, len(outer), len(inner), inner_steps[-1] == 1, parts > 1, wide, runtime.is_cpu, runtime.local)
         source = self._sources.get(key)
         if source is None:
-            source = self._sources[key] = self._source(*key[:5], runtime)
+            source = self._sources[key] = self._source(*key[:6], runtime)
         kernel = runtime.programs.kernel(source, "reduce", self.label)
         layout = np.array([*outer, *outer_steps, *inner, *inner_steps], np.int64)
         scratch = [
@@ -135,7 +137,9 @@ class Reduction:
         a = {f"a{k}": f"{prefix}{k}{index}" for k in range(len(self.fold.state))}
         return stored("q", place, _filled(self.fold.result, n="m", **a), self.out)
 
-    def _source(self, mode: str, outer: int, inner: int, unit_step: bool, parted: bool, runtime: Runtime) -> str:
+    def _source(
+        self, mode: str, outer: int, inner: int, unit_step: bool, parted: bool, wide: bool, runtime: Runtime
+    ) -> str:
         scratch = "".join(f", HAL_GLOBAL {k} *restrict s{i}" for i, (k, _) in enumerate(self.fold.state) if parted)
         head = f"""typedef struct {{ i64 on[{outer}]; i64 os[{outer}]; i64 in[{inner}]; i64 is[{inner}]; }} layout;
 HAL_KERNEL reduce(const layout l_, const i64 n, const i64 parts, const i64 m, const i64 results, const i64 blocks,
@@ -147,7 +151,7 @@ HAL_KERNEL reduce(const layout l_, const i64 n, const i64 parts, const i64 m, co
         if mode == "columns":
             return head + self._columns(outer, inner, parted) + "}\n"
         if mode == "groups":
-            return head + self._groups(outer, inner, parted, runtime.local) + "}\n"
+            return head + self._groups(outer, inner, parted, runtime.local, "i64" if wide else "u32") + "}\n"
         return head + self._rows(outer, inner, unit_step, parted, runtime.is_cpu) + "}\n"
 
     def _rows(self, outer: int, inner: int, unit_step: bool, parted: bool, is_cpu: bool) -> str:
@@ -215,7 +219,7 @@ HAL_KERNEL reduce(const layout l_, const i64 n, const i64 parts, const i64 m, co
     }}
 """
 
-    def _groups(self, outer: int, inner: int, parted: bool, local: int) -> str:
+    def _groups(self, outer: int, inner: int, parted: bool, local: int, kind: str) -> str:
         shared = " ".join(f"HAL_LOCAL {kind} h{k}[{local}];" for k, (kind, _) in enumerate(self.fold.state))
         put = " ".join(f"h{k}[item] = a{k};" for k in range(len(self.fold.state)))
         merge = self._merged("h", "h", "[item]", "[item + w]")
@@ -229,7 +233,7 @@ HAL_KERNEL reduce(const layout l_, const i64 n, const i64 parts, const i64 m, co
         const i64 stop = (part + 1) * share < m ? (part + 1) * share : m;
         for (i64 i = part * share + item; i < stop; i += {local}) {{
             i64 inner_rest = i, b = base;
-            {_decoded(range(inner - 1, -1, -1), "inner_rest", "b", "in", "is")}
+            {_decoded(range(inner - 1, -1, -1), "inner_rest", "b", "in", "is", kind)}
             {self._step("a", "b", "i")}
         }}
         {put}
@@ -258,12 +262,16 @@ HAL_KERNEL reduce(const layout l_, const i64 n, const i64 parts, const i64 m, co
 """
 
 
-def _decoded(axes: range, rest: str, base: str, sizes: str, steps: str) -> str:
+def _decoded(axes: range, rest: str, base: str, sizes: str, steps: str, kind: str = "i64") -> str:
+    """Lines that take an index apart, which fits a number of type `kind`."""
     lines = []
     for axis in axes:
         if axis:
-            size = f"l_.{sizes}[{axis}]"
-            lines.append(f"{{ const i64 at = {rest} % {size}; {rest} /= {size}; {base} += at * l_.{steps}[{axis}]; }}")
+            size = f"({kind})l_.{sizes}[{axis}]"
+            lines.append(
+                f"{{ const {kind} whole = ({kind}){rest} / {size}; "
+                f"{base} += (i64)(({kind}){rest} - whole * {size}) * l_.{steps}[{axis}]; {rest} = whole; }}"
+            )
         else:
             lines.append(f"{base} += {rest} * l_.{steps}[0];")
     return " ".join(lines)
