@@ -265,7 +265,7 @@ def test_shapes_that_no_gpu_has_are_refused(gpu: GPU, grid: Sequence[int], block
 
 
 def test_sources_that_do_not_compile_and_code_for_others_are_refused(gpu: GPU) -> None:
-    with pytest.raises(Refused, match="error: .nonsense. does not name a type"):
+    with pytest.raises(Refused, match=r"error: .nonsense. does not name a type"):
         gpu.driver.build("nonsense f() {}", "sm_90")
     with pytest.raises(Failure, match="CUDA_ERROR_NO_BINARY_FOR_GPU"):
         gpu.driver.module(0, bytes(64) + code())

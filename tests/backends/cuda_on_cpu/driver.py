@@ -483,8 +483,9 @@ class OnCPU:
                         return
                     views.append(_strided(x.address, kind, (batch, rows, columns), (x.step, along, across), last + 1))
                 left, right, result = views
-                found = np.matmul(_factor(left, precision), _factor(right, precision))
-                result[...] = found + result.astype(found.dtype) if add else found
+                with np.errstate(all="ignore"):  # what is no number is none on a GPU, too
+                    found = np.matmul(_factor(left, precision), _factor(right, precision))
+                    result[...] = found + result.astype(found.dtype) if add else found
 
             self._enqueue("cublasGemmStridedBatchedEx", stream, operation)
 

@@ -1,0 +1,282 @@
+"""The CUDA backend without a GPU: all of it but NVIDIA's own libraries, for which the host stands in.
+
+What this shows and what not: docs/explanation/cuda-without-a-gpu.md.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuda_on_cpu.backend import on_cpu
+from cuda_on_cpu.driver import OnCPU
+
+import hal
+import nn
+from hal.plugin import Unavailable
+from hal.testing import suite
+from hal_cuda import CUDA
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+MIB = 1 << 20
+X = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
+Y = np.array([0, 1, 2, 3, 0, 1])
+
+
+@pytest.fixture
+def driver() -> OnCPU:
+    """The host as a GPU on which nothing was done."""
+    return OnCPU(memory=64 * MIB)
+
+
+@pytest.fixture
+def cuda(driver: OnCPU) -> Iterator[hal.Device]:
+    """That GPU, on which nothing may fall back."""
+    with hal.fallback("error"):
+        yield on_cpu(driver).devices()[0]
+
+
+def conforms(device: hal.Device, levels: list[str], **chosen: list[str]) -> None:
+    """Run a part of the conformance suite."""
+    report = suite.run(device, levels, in_process=True, **chosen)
+    bad = [f"{r.id}: {r.status}: {r.outcome.detail}" for r in report.results if r.outcome.failed]
+    assert not bad, "\n".join(bad)
+    assert {r.status for r in report.results} <= {"native", "decomposed", "declined"}
+
+
+def test_it_conforms_where_no_op_is_meant(cuda: hal.Device, driver: OnCPU) -> None:
+    conforms(cuda, ["basics", "copies", "memory", "faults"])
+    assert not driver.reports
+
+
+OPS = ["sum", "matmul", "exp", "sort", "gather", "conv2d", "random_bits", "softmax", "cross_entropy"]
+
+
+def test_one_op_of_each_kind_gives_what_its_reference_does(cuda: hal.Device, driver: OnCPU) -> None:
+    conforms(cuda, ["primitives", "composites"], cases=[f"*/{name}/float32/*" for name in OPS])
+    assert not driver.reports
+
+
+# Training: streams, captures, and what the host waits for.
+
+
+class Training:
+    """A small network that learns on a device, and the steps that it makes."""
+
+    def __init__(self, device: hal.Device, compiled: bool) -> None:
+        self.device = device
+        with device:
+            hal.manual_seed(3)
+            self.net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
+            self.optimizer = nn.optim.Adam(self.net.parameters(), lr=0.02)
+        self.step = hal.compile(self.eager, exact=True) if compiled else self.eager
+
+    def eager(self, x: hal.Tensor, y: hal.Tensor) -> hal.Tensor:
+        """One step; its loss."""
+        loss = nn.functional.cross_entropy(self.net(x), y)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+    def steps(self, count: int) -> list[hal.Tensor]:
+        """The losses of some steps, each on a batch that comes from the host anew."""
+        with self.device:
+            return [self.step(hal.tensor(X * (1 + i % 3)), hal.tensor(Y)).detach() for i in range(count)]
+
+
+def values(losses: list[hal.Tensor]) -> list[float]:
+    """The losses as numbers."""
+    return [loss.item() for loss in losses]
+
+
+def test_a_network_learns_as_on_the_cpu_to_the_same_bits_however_late_streams_are() -> None:
+    want = values(Training(hal.device("cpu"), False).steps(8))
+    curves = []
+    for order in ("late", "others first", "at once"):
+        for compiled in (False, True):
+            driver = OnCPU(order=order)
+            curves.append(values(Training(on_cpu(driver).devices()[0], compiled).steps(8)))
+            assert not driver.reports
+            assert (driver.calls["launch_graph"] > 0) == compiled
+    assert all(curve == curves[0] for curve in curves)
+    np.testing.assert_allclose(curves[0], want, rtol=1e-5)
+    assert want[-1] < want[0]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_host_waits_when_it_reads_and_never_else(driver: OnCPU, cuda: hal.Device, compiled: bool) -> None:
+    training = Training(cuda, compiled)
+    training.steps(6)
+    with driver.counted() as calls:
+        losses = training.steps(5)
+    assert calls["wait"] == calls["elapsed"] == calls["free"] == calls["copy_out"] == 0
+    assert calls["launch_graph"] == (5 if compiled else 0)
+    if compiled:
+        assert calls["launch"] == calls["multiply"] == 0
+    with driver.counted() as calls:
+        losses[-1].item()
+    assert (calls["wait"], calls["copy_out"]) == (1, 1)
+
+
+def test_a_batch_that_is_copied_while_the_device_computes_is_whole() -> None:
+    for order in ("late", "others first"):
+        (device,) = on_cpu(OnCPU(order=order)).devices()
+        total = hal.zeros(64, 64, device=device)
+        for i in range(20):  # blocks of earlier batches are used again
+            total = total + hal.tensor(np.full((64, 64), i, np.float32), device=device) * 2
+        assert (total.cpu().numpy() == 380).all()
+
+
+def test_devices_copy_to_each_other_directly() -> None:
+    for peers in (True, False):
+        driver = OnCPU(devices=2, peers=peers)
+        one, two = on_cpu(driver).devices()
+        x = hal.tensor(X, device=one) * 2
+        with driver.counted() as calls:
+            y = x.T.to(two)
+            del x
+            z = y.to(one) + 1
+        assert (calls["copy_peer"], calls["wait"], calls["copy_out"]) == (2, 0, 0)
+        assert (z.cpu().numpy() == X.T * 2 + 1).all()
+        assert hal.tensor(X, device=two).to("cpu").to(one).cpu().tolist() == X.tolist()
+
+
+# Numbers.
+
+
+def test_float32_products_are_rounded_to_tf32_where_that_is_asked_for(
+    cuda: hal.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = hal.tensor([[1 + 2**-12]], device=cuda)
+    assert (x @ x).item() > 1 + 2**-12
+    monkeypatch.setenv("HAL_CUDA_TF32", "1")
+    assert (x @ x).item() == 1
+    assert "TF32" in cuda.backend.describe(cuda)["float32 products"]
+
+
+# Memory.
+
+
+def test_out_of_memory_names_the_holders(cuda: hal.Device) -> None:
+    kept = hal.ones(4 * MIB, device=cuda) * 3.0
+    with pytest.raises(
+        hal.errors.OutOfMemoryError, match=r"(?s)needs 64 MiB on cuda-on-cpu.* 1 x 16 MiB from mul"
+    ) as caught:
+        hal.zeros(16 * MIB, device=cuda)
+    assert "smaller batches" in str(caught.value)
+    assert kept[-1].item() == 3
+
+
+def test_memory_that_is_out_is_looked_for_among_what_was_given_back(driver: OnCPU, cuda: hal.Device) -> None:
+    for n in (9, 10, 11, 12):  # none of which is of another's size
+        x = hal.ones(n * MIB, device=cuda)
+        assert x[-1].item() == 1
+        del x
+    assert driver.calls["free"] >= 3
+
+
+# What goes wrong.
+
+
+def test_a_kernel_that_fails_is_named_by_what_was_enqueued(driver: OnCPU, cuda: hal.Device) -> None:
+    runtime = cuda.backend.runtime
+    source = 'extern "C" __global__ void beyond(float *p) { p[1 << 20] = 1; }'
+    runtime.launch(
+        "an op", runtime.programs.kernel(source, "beyond"), (1,), (1,), runtime.empty((4,), hal.float32).memory
+    )
+    with pytest.raises(
+        hal.errors.DeviceError,
+        match=r"unusable: cudaStreamSynchronize: cudaErrorIllegalAddress.*since it was last waited for: .*an op.*"
+        r"HAL_CUDA_SYNC=1",
+    ):
+        runtime.finish()
+    assert "beyond: wrote 4 bytes" in driver.reports[0]
+
+
+def test_an_op_waits_where_that_is_asked_for(driver: OnCPU, cuda: hal.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = hal.ones(3, device=cuda)
+    monkeypatch.setenv("HAL_CUDA_SYNC", "1")
+    with driver.counted() as calls:
+        x * 2
+    assert calls["wait"] == calls["launch"] == 1
+
+
+def test_a_refused_launch_says_which_op_it_was(driver: OnCPU, cuda: hal.Device) -> None:
+    x = hal.ones(3, device=cuda)
+    driver.refuse("launch", "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES")
+    with pytest.raises(hal.errors.DeviceError, match=r"mul failed on cuda-on-cpu.*OUT_OF_RESOURCES.*HAL_CUDA_SYNC=1"):
+        x * 2
+    assert (x * 2).cpu().tolist() == [2, 2, 2]
+
+
+def test_a_source_that_does_not_compile_is_kept_and_named(
+    cuda: hal.Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
+    with pytest.raises(hal.errors.DeviceError, match=r"the kernel of nonsense does not compile .*; its source is in"):
+        cuda.backend.runtime.programs.kernel("HAL_KERNEL f( {}", "f", "nonsense")
+    (file,) = (tmp_path / "cuda").glob("failed-*.cu")
+    assert file.read_text(encoding="utf-8").endswith("HAL_KERNEL f( {}")
+
+
+def test_programs_are_found_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
+    counts = []
+    for _ in range(2):
+        (device,) = on_cpu(OnCPU()).devices()
+        (hal.ones(3, device=device) * 2).sum().item()
+        programs = device.backend.runtime.programs
+        counts.append((programs.built, programs.loaded))
+    (built, loaded), again = counts
+    assert built > 0
+    assert loaded == 0
+    assert again == (0, built)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "why"),
+    [
+        (lambda driver: driver.refuse("count", "cudaErrorInsufficientDriver"), "cudaErrorInsufficientDriver"),
+        (lambda driver: setattr(driver, "devices", 0), "sees no GPU"),
+    ],
+    ids=["no driver", "no GPU"],
+)
+def test_without_a_gpu_the_message_has_the_cure(prepare: Callable[[OnCPU], None], why: str) -> None:
+    driver = OnCPU()
+    prepare(driver)
+    with pytest.raises(Unavailable, match=why) as caught:
+        on_cpu(driver).devices()
+    assert caught.value.cure
+
+
+def test_without_cupy_the_message_has_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy_backends", None)
+    with pytest.raises(Unavailable, match=r"CuPy cannot be imported .*pip install 'hal-runtime\[cuda\]'"):
+        CUDA().devices()
+
+
+# All of it, slowly.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("levels", [["primitives"], ["compiled", "errors", "training", "threads"]], ids=" ".join)
+def test_it_conforms(levels: list[str]) -> None:
+    """In blocks without a byte to spare, so that each access outside of an array is one outside of a block."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "backends", HERE))),
+        "HAL_PLUGIN_PATH": str(HERE / "cuda_on_cpu" / "backend.py"),
+    }
+    command = [sys.executable, "-m", "hal", "conform", "cuda-on-cpu", "--quiet"]
+    for level in levels:
+        command += ["--level", level]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fallback" not in done.stdout
