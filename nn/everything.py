@@ -115,6 +115,7 @@ from nn.normalization import (
     LocalResponseNorm,
     RMSNorm,
 )
+from nn.parallel import DataParallel
 from nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
 from nn.parameter_containers import ParameterDict, ParameterList
 from nn.pooling import (
@@ -219,6 +220,7 @@ __all__ = [
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
+    "DataParallel",
     "Dropout",
     "Dropout1d",
     "Dropout2d",

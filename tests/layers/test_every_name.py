@@ -19,6 +19,7 @@ from nn.optim import lr_scheduler
 # Each with its reason.
 NOT_ON_DEVICES = {
     "AlphaDropout": "draws: dropout has a case of its own, which compares bits",
+    "DataParallel": "runs others on several devices: has tests of its own",
     "Dropout": "as AlphaDropout",
     "Dropout1d": "as AlphaDropout",
     "Dropout2d": "as AlphaDropout",
@@ -33,8 +34,8 @@ NOT_ON_DEVICES = {
     "QuantizedLinear": "made by quantize for devices with integers",
     "Sequential": "every case is made of some",
 }
-OWN = {  # what torch has not, or not under this name
-    "LazyModuleMixin", "Lion", "NamedTuple", "QuantizedConv2d", "QuantizedLinear", "RotaryPositions",
+OWN = {  # what torch has not, not under this name, or only for CUDA
+    "DataParallel", "LazyModuleMixin", "Lion", "NamedTuple", "QuantizedConv2d", "QuantizedLinear", "RotaryPositions",
     "SinusoidalPositions", "fans", "repack", "rotary_positions", "sinusoidal_positions",
 }  # fmt: skip
 DRAWN = {"gumbel_softmax"}  # other numbers than torch's: a test counts how often what comes
