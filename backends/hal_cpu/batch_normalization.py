@@ -10,11 +10,14 @@ import numpy as np
 
 from hal import ops
 from hal.plugin import Array
+from hal_cpu.images_last import empty, lie_last, turned
 from hal_cpu.normalization import Three, converted, delivered, ones, over_blocks
 from hal_cpu.parallel import scratch
 from hal_cpu.precision import working
+from hal_cpu.reduction import PIECE, sum_of_rows
 from hal_cpu.table import kernels
 
+WHOLE = 1 << 22  # elements up to which copies of all of them may be made on the way
 TOGETHER = 4096  # elements that one step goes over without a break, where channels lie side by side
 
 
@@ -26,30 +29,40 @@ def _largest_divisor(n: int, limit: int) -> int:
 class _View:
     """An array (N, C, places...) as samples (n, channels, places), without a copy for the layouts that matter.
 
-    In row-major order these are the array's own. Where channels lie side by side in memory, a sample is as many
-    neighbouring groups of them as fit, and each of those counts as channels of its own, until sums are folded.
+    In row-major order these are the array's own. Where images lie last, all are one sample, whose channels are long
+    rows; or if that is large, each row of all images is one. Where channels lie side by side in memory, a sample is as
+    many neighbouring groups of them as fit, and each of those counts as channels of its own, until sums are folded.
     """
 
     def __init__(self, x: Array) -> None:
         self.to_last = (0, *range(2, x.ndim), 1)
         self.to_first = (0, x.ndim - 1, *range(1, x.ndim - 1))
         self.channels = x.shape[1]
+        self.images_last = not x.flags.c_contiguous and lie_last(x)
         self.side_by_side = not x.flags.c_contiguous and x.transpose(self.to_last).flags.c_contiguous
         groups = x.size // max(self.channels, 1)
         self.times = _largest_divisor(groups, TOGETHER // max(self.channels, 1)) if self.side_by_side else 1
 
     def samples(self, x: Array) -> Array:
         """The samples of `x`: a view where `fits`."""
+        if self.images_last:
+            if x.size <= WHOLE:
+                return turned(x).reshape(1, x.shape[1], -1)
+            return turned(x).swapaxes(0, 1).reshape(x.shape[2], x.shape[1], -1)
         if not self.side_by_side:
             return x.reshape(x.shape[0], x.shape[1], prod(x.shape[2:]))
         return x.transpose(self.to_last).reshape(-1, self.times * self.channels, 1)
 
     def fits(self, out: Array) -> bool:
         """Whether `out` lies in memory in this way, without gaps."""
+        if self.images_last:
+            return lie_last(out)
         return (out.transpose(self.to_last) if self.side_by_side else out).flags.c_contiguous
 
     def empty(self, like: Array) -> Array:
         """New memory for an array of the same shape and dtype, which `fits`."""
+        if self.images_last:
+            return empty(like.shape, like.dtype)
         if not self.side_by_side:
             return np.empty(like.shape, like.dtype)
         return np.empty(like.transpose(self.to_last).shape, like.dtype).transpose(self.to_first)
@@ -71,7 +84,7 @@ def _total(block: Array) -> Array:
     count, channels, places = block.shape
     if places == 1:
         return np.asarray(ones(count, block.dtype) @ block.reshape(count, channels))
-    sums = block.reshape(count * channels, places) @ ones(places, block.dtype)
+    sums = sum_of_rows(block.reshape(count * channels, places))
     return np.asarray(np.add.reduce(sums.reshape(count, channels), 0))
 
 
@@ -79,7 +92,12 @@ def _total_product(a: Array, b: Array) -> Array:
     """The sum of a * b in each channel of two blocks (n, C, places)."""
     if a.shape[2] == 1:
         return np.asarray(np.einsum("nc,nc->c", a[:, :, 0], b[:, :, 0]))
-    return np.asarray(np.add.reduce(np.vecdot(a, b), 0))
+    long = a.shape[2] // PIECE * PIECE
+    sums = np.vecdot(a[:, :, long:], b[:, :, long:])
+    if long:  # in pieces, which keeps the error small
+        shape = (*a.shape[:2], -1, PIECE)
+        sums += np.add.reduce(np.vecdot(a[:, :, :long].reshape(shape), b[:, :, :long].reshape(shape)), 2)
+    return np.asarray(np.add.reduce(sums, 0))
 
 
 def _apply(

@@ -14,6 +14,7 @@ import numpy as np
 
 from hal import ops
 from hal.plugin import Array
+from hal_cpu import images_last
 from hal_cpu.columns import BLOCK, Block, Pair, Windows, blocks, columns, fold
 from hal_cpu.parallel import in_parts, scratch
 from hal_cpu.precision import working
@@ -83,6 +84,11 @@ def _result(shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None) -> 
     return out if out is not None and out.dtype == dtype else np.empty(shape, dtype)
 
 
+def _last(shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None) -> Array:
+    """Where to compute images that lie last: in `out` if they do there."""
+    return out if out is not None and images_last.lie_last(out) else images_last.empty(shape, dtype)
+
+
 def _delivered(result: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
     """The result in the type that was asked for, in `out` if that was given."""
     if out is None:
@@ -109,9 +115,14 @@ def conv2d(
     kernel: Pair = weight.shape[2:]
     sizes = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
     places: Pair = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
-    result = _result((x.shape[0], weight.shape[0], *places), kind, out)
+    shape = (x.shape[0], weight.shape[0], *places)
     windows = Windows(kernel, places, (-padding[0], -padding[1]), stride, dilation)
     given = None if bias is None else _ready(bias, kind)
+    if images_last.suits(x, groups) and prod(shape):
+        result = _last(shape, x.dtype, out)
+        images_last.correlate(x, weight, given, windows, result)
+        return _delivered(result, x.dtype, out)
+    result = _result(shape, kind, out)
     _correlate(_ready(x, kind), _ready(weight, kind), given, groups, windows, result)
     return _delivered(result, x.dtype, out)
 
@@ -154,7 +165,12 @@ def conv_transpose2d(
     steps = zip(x.shape[2:], kernel, stride, padding, output_padding, dilation, strict=True)
     sizes = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + o for n, k, s, p, o, d in steps)
     made = weight.shape[1]
-    result = _result((x.shape[0], made * groups, *sizes), kind, out)
+    shape = (x.shape[0], made * groups, *sizes)
+    if images_last.lie_last(x) and images_last.suits(x, groups) and prod(shape) and weight.size:
+        result = _last(shape, x.dtype, out)
+        images_last.scatter(x, weight, bias, stride, padding, dilation, result)
+        return _delivered(result, x.dtype, out)
+    result = _result(shape, kind, out)
     given, rows = _ready(x, kind), _ready(weight, kind)
     added = None if bias is None else _ready(bias, kind)
     if _scatters(x.shape[1] * prod(sizes), made * groups * prod(x.shape[2:]) * prod(stride)):
@@ -237,6 +253,9 @@ def conv2d_weight_gradient(
     windows = Windows((kernel[0], kernel[1]), places, (-padding[0], -padding[1]), stride, dilation)
     result = _result(weight_shape, kind, out)
     x, g = _ready(x, kind), _ready(g, kind)
+    if images_last.suits(x, groups) and images_last.lie_last(g) and result.size:
+        images_last.weight_gradient(x, g, windows, result)
+        return _delivered(result, asked, out)
     pieces = blocks(x.shape[0], windows, x.shape[1] * prod(kernel) * places[1] * x.itemsize, _LONG_ENOUGH)
 
     # OpenBLAS has a fast way for products so small, image by image; else all images of a block are one long product.

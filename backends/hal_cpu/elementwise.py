@@ -161,6 +161,10 @@ def _or_zero(condition: Array, a: Array, out: Array | None) -> Array:
     """`a` where the condition holds, else +0, by bits: what the gradient of relu and dropout is made of."""
     result = np.empty_like(condition, a.dtype) if out is None else out
     views = flat(condition, a, result)
+    if views is None:  # the kernels of images keep the order of what is as large as the condition, so it prevails
+        copied = np.empty_like(condition, a.dtype)
+        np.copyto(copied, a)
+        views = flat(condition, copied, result)
     if views is None:
         return _chosen(condition, a, np.zeros((), a.dtype), out)
     mask, given, target = views

@@ -15,6 +15,7 @@ import numpy as np
 
 from hal import ops
 from hal.plugin import Array
+from hal_cpu.images_last import empty, lie_last, turned
 from hal_cpu.parallel import in_parts, scratch
 from hal_cpu.precision import working
 from hal_cpu.table import kernels
@@ -105,16 +106,16 @@ def _pooled(
 ) -> Array:
     """Combine the elements of each window; `finish` may change blocks of results in place."""
     shape = (*x.shape[:2], *(a.out for a in axes))
-    result = np.empty(shape, x.dtype) if out is None else out
     kind = working(x.dtype)
-    images = x.reshape(-1, *x.shape[2:])
-    direct = result.dtype == kind and result.flags.c_contiguous
-    flat = result.reshape(-1, *shape[2:]) if result.flags.c_contiguous else np.empty((len(images), *shape[2:]), x.dtype)
-    at_once = max(BLOCK // max(prod(x.shape[2:]), 1), 1)
+    last = lie_last(x)
+    images = _images(x, last)
+    result, flat = _target(shape, x.dtype, last, out)
+    direct = flat.dtype == kind
+    at_once = max(BLOCK // max(prod(images.shape[1:]), 1), 1)
 
-    def part(first: int, last: int) -> None:
-        for low in range(first, last, at_once):
-            high = min(low + at_once, last)
+    def part(first: int, stop: int) -> None:
+        for low in range(first, stop, at_once):
+            high = min(low + at_once, stop)
             current = _block(images, low, high, kind)
             for number, axis in enumerate(axes, 1):
                 sizes = (*current.shape[:number], axis.out, *current.shape[number + 1 :])
@@ -128,9 +129,28 @@ def _pooled(
                 np.copyto(flat[low:high], current, casting="unsafe")
 
     in_parts(part, len(images), 2.0 * x.size * len(axes))
-    if not result.flags.c_contiguous:
-        np.copyto(result, flat.reshape(shape))
-    return result
+    return _delivered(result, out)
+
+
+def _images(x: Array, last: bool) -> Array:
+    """(N, C, places...) as planes to pool one after another, (n, places...), or (C, places..., N) if they lie last."""
+    return np.ascontiguousarray(turned(x)) if last else x.reshape(-1, *x.shape[2:])
+
+
+def _target(shape: Sizes, dtype: np.dtype[Any], last: bool, out: Array | None) -> tuple[Array, Array]:
+    """Where to compute, and the same as `_images`: in `out` if that lies as it should."""
+    if last:
+        result = out if out is not None and lie_last(out) else empty(shape, dtype)
+        return result, turned(result)
+    result = out if out is not None and out.flags.c_contiguous else np.empty(shape, dtype)
+    return result, result.reshape(-1, *shape[2:])
+
+
+def _delivered(result: Array, out: Array | None) -> Array:
+    if out is None or result is out:
+        return result
+    np.copyto(out, result)
+    return out
 
 
 def _lowest(dtype: np.dtype[Any]) -> Any:
@@ -210,17 +230,17 @@ def max_pool_gradient(
 ) -> Array:
     """The gradient of max_pool: to the first maximum, in row-major order, of each window."""
     axes = _axes(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
-    result = np.empty(x.shape, x.dtype) if out is None else out
     kind = working(x.dtype)
-    images, incoming = x.reshape(-1, *x.shape[2:]), g.reshape(-1, *g.shape[2:])
-    direct = result.dtype == kind and result.flags.c_contiguous
-    flat = result.reshape(images.shape) if result.flags.c_contiguous else np.empty(images.shape, x.dtype)
-    at_once = max(BLOCK // max(prod(g.shape[2:]) * prod(kernel), 1), 1)
+    last = lie_last(x)
+    images, incoming = _images(x, last), _images(g, last)
+    result, flat = _target(x.shape, x.dtype, last, out)
+    direct = flat.dtype == kind
+    at_once = max(BLOCK // max(prod(incoming.shape[1:]) * prod(kernel), 1), 1)
 
-    def part(first: int, last: int) -> None:
-        for low in range(first, last, at_once):
-            high = min(low + at_once, last)
-            left = scratch("pooling left", (high - low, *g.shape[2:]), kind)
+    def part(first: int, stop: int) -> None:
+        for low in range(first, stop, at_once):
+            high = min(low + at_once, stop)
+            left = scratch("pooling left", (high - low, *incoming.shape[1:]), kind)
             np.copyto(left, incoming[low:high], casting="unsafe")
             target = flat[low:high] if direct else scratch("pooling 0", flat[low:high].shape, kind)
             _to_first(left, _block(images, low, high, kind), axes, target)
@@ -228,9 +248,7 @@ def max_pool_gradient(
                 np.copyto(flat[low:high], target, casting="unsafe")
 
     in_parts(part, len(images), 8.0 * g.size * prod(kernel))
-    if not result.flags.c_contiguous:
-        np.copyto(result, flat.reshape(x.shape))
-    return result
+    return _delivered(result, out)
 
 
 # Average pooling.
@@ -262,7 +280,7 @@ def avg_pool(
     share = np.asarray(_shares(axes, count_include_pad), working(x.dtype))
 
     def finish(block: Array) -> None:
-        np.multiply(block, share, out=block)
+        np.multiply(block, share if block.ndim == len(axes) + 1 else share[..., None], out=block)
 
     return _pooled(np.add, 0, x, axes, out, finish)
 
@@ -294,17 +312,18 @@ def avg_pool_gradient(
     """The gradient of avg_pool: each window's share to all its elements."""
     axes = _axes(sizes, kernel, stride, padding, (1,) * len(kernel), ceil_mode)
     shape = (*g.shape[:2], *sizes)
-    result = np.empty(shape, g.dtype) if out is None else out
     kind = working(g.dtype)
+    last = lie_last(g)
     share = np.asarray(_shares(axes, count_include_pad), kind)
-    incoming = g.reshape(-1, *g.shape[2:])
-    direct = result.dtype == kind and result.flags.c_contiguous
-    flat = result.reshape(-1, *sizes) if result.flags.c_contiguous else np.empty((len(incoming), *sizes), g.dtype)
-    at_once = max(BLOCK // max(prod(sizes), 1), 1)
+    share = share[..., None] if last else share
+    incoming = _images(g, last)
+    result, flat = _target(shape, g.dtype, last, out)
+    direct = flat.dtype == kind
+    at_once = max(BLOCK // max(prod(flat.shape[1:]), 1), 1)
 
-    def part(first: int, last: int) -> None:
-        for low in range(first, last, at_once):
-            high = min(low + at_once, last)
+    def part(first: int, stop: int) -> None:
+        for low in range(first, stop, at_once):
+            high = min(low + at_once, stop)
             current = scratch("pooling shares", (high - low, *incoming.shape[1:]), kind)
             np.multiply(incoming[low:high], share, out=current)
             for number, axis in enumerate(axes, 1):
@@ -317,9 +336,7 @@ def avg_pool_gradient(
                 np.copyto(flat[low:high], current, casting="unsafe")
 
     in_parts(part, len(incoming), 2.0 * prod(shape) * len(axes))
-    if not result.flags.c_contiguous:
-        np.copyto(result, flat.reshape(shape))
-    return result
+    return _delivered(result, out)
 
 
 for _op in (ops.max_pool1d, ops.max_pool2d, ops.max_pool3d):
