@@ -113,6 +113,10 @@ class OneCUDA(CompiledBackend):
 
         return describe(self.runtime)
 
+    def identity(self, device: Device) -> dict[str, str]:
+        told = self.describe(device)
+        return {name: told[name] for name in ("device", "driver", "float32 products")}
+
 
 @hookimpl
 def hal_backends() -> list[Backend]:

@@ -82,13 +82,18 @@ CODES = {
 }  # fmt: skip
 
 
+def identity(architecture: str, toolkit: int) -> str:
+    """What machine code holds for: a kind of GPU, whatever its driver, and a generation of the compiler."""
+    return f"{architecture}\nCUDA {toolkit // 1000}"
+
+
 class CUDAPrograms(Programs):
     """The programs of one GPU, as machine code for it: nothing is left to the driver's own compiler."""
 
     def __init__(self, driver: Driver, ordinal: int, name: str, title: str, properties: Properties) -> None:
         self.driver, self.ordinal = driver, ordinal
         self.architecture = properties.architecture
-        super().__init__(name, title, CUDA, ("cuda", "cu"), f"{self.architecture}\n{properties.toolkit}")
+        super().__init__(name, title, CUDA, ("cuda", "cu"), identity(self.architecture, properties.toolkit))
 
     def build(self, source: str) -> tuple[Any, bytes | None]:
         try:
