@@ -337,6 +337,35 @@ def gelu(x: Array, out: Array, size: Array, share: Array, t: Array, *, approxima
     np.subtract(out, share, out=out)
 
 
+@kernels.register(ops.gelu_with_slope, out=True)
+@in_blocks(3, work=26, results=2)
+def gelu_with_slope(
+    x: Array, out: Array, slope: Array, size: Array, share: Array, t: Array, *, approximate: str
+) -> None:
+    """Both at once, with the bits that they have one by one: what belongs to the size of x is computed once."""
+    if approximate == "tanh":
+        clamp(x, -FLAT, FLAT, size)
+        _slope_by_tanh(size, slope, share, t)
+        gelu_by_tanh(x, out, t)
+        return
+    end = constant(1.5 * _ERFC_ZERO[x.dtype], x)
+    np.minimum(x, end, out=size)
+    np.absolute(size, out=size)
+    np.minimum(size, end, out=slope)
+    share_beyond(slope, share, t)
+    gauss(slope, t)
+    np.multiply(slope, 1 / sqrt(2 * pi), out=slope)
+    np.subtract(share, slope, out=slope)
+    np.multiply(slope, t, out=slope)
+    np.subtract(0.5, slope, out=slope)
+    np.copysign(slope, x, out=slope)
+    np.add(slope, 0.5, out=slope)
+    np.multiply(share, size, out=share)
+    np.multiply(share, t, out=share)
+    np.maximum(x, constant(0, x), out=out)
+    np.subtract(out, share, out=out)
+
+
 @kernels.register(ops.gelu_slope, out=True)
 @in_blocks(3, work=18)
 def gelu_slope(x: Array, out: Array, size: Array, s: Array, t: Array, *, approximate: str) -> None:

@@ -18,7 +18,6 @@ from hal_cpu.parallel import in_parts, scratch
 BLOCK = 32768  # elements: large enough to hide the cost of a NumPy call, and six such arrays fit a second-level cache
 SMALL = 512  # elements up to which cutting into blocks costs more than it saves
 Formula = Callable[..., None]
-Kernel = Callable[..., Array]
 
 
 def is_half(dtype: np.dtype[Any]) -> bool:
@@ -39,52 +38,65 @@ def flat(*arrays: Array) -> tuple[Array, ...] | None:
     return tuple([x.reshape(-1) for x in turned]) if all(x.flags.c_contiguous for x in turned) else None
 
 
-def in_blocks(temporaries: int, work: int) -> Callable[[Formula], Kernel]:
-    """Make a kernel of `formula(x, out, *temporaries, **settings)`, which is given pieces of the arrays.
+def in_blocks(temporaries: int, work: int, results: int = 1) -> Callable[[Formula], Callable[..., Any]]:
+    """Make a kernel of `formula(x, *results, *temporaries, **settings)`, which is given pieces of the arrays.
 
-    `out` may be the same memory as `x`, so the formula must not read `x` after it wrote to `out`.
+    A result may be the same memory as `x`, so the formula must not read `x` after it wrote to one.
     Half precision is computed in float32 and rounded once.
 
     Args:
         temporaries: how many arrays like a piece of `x` the formula needs for its own use.
         work: how long it takes for an element, in units of a quarter of a nanosecond: what a second thread is worth.
+        results: how many there are; of more than one, the kernel gives and takes a tuple.
     """
 
-    def decorate(formula: Formula) -> Kernel:
+    def decorate(formula: Formula) -> Callable[..., Any]:
         def kernel(x: Array, out: Array | None = None, **settings: Any) -> Array:
             if out is None:
                 out = np.empty_like(x)
-            half = is_half(x.dtype)
-            if x.size <= SMALL and not half:
-                formula(x, out, *[np.empty_like(out) for _ in range(temporaries)], **settings)
-                return out
-            pair = flat(x, out)
-            if x.size <= BLOCK and not half and pair is not None:
-                formula(*pair, *[np.empty_like(pair[1]) for _ in range(temporaries)], **settings)
-                return out
-            if pair is None:
-                np.copyto(out, kernel(np.ascontiguousarray(x), **settings))
-                return out
-            flat_x, flat_out = pair
-            dtype = np.dtype(np.float32) if half else x.dtype
-
-            def run(start: int, stop: int) -> None:
-                spare = scratch("blocks", (temporaries + 2 * half, BLOCK), dtype)
-                for at in range(start, stop, BLOCK):
-                    until = min(at + BLOCK, stop)
-                    piece, result = flat_x[at:until], flat_out[at:until]
-                    rows = [row[: until - at] for row in spare]
-                    if not half:
-                        formula(piece, result, *rows, **settings)
-                        continue
-                    np.copyto(rows[0], piece)
-                    formula(rows[0], rows[1], *rows[2:], **settings)
-                    np.copyto(result, rows[1], casting="unsafe")
-
-            in_parts(run, flat_x.size, work * flat_x.size)
+            run(x, (out,), settings)
             return out
 
-        return kernel
+        def kernel_of_several(x: Array, out: tuple[Array, ...] | None = None, **settings: Any) -> tuple[Array, ...]:
+            if out is None:
+                out = tuple([np.empty_like(x) for _ in range(results)])
+            run(x, out, settings)
+            return out
+
+        def run(x: Array, outs: tuple[Array, ...], settings: dict[str, Any]) -> None:
+            half = is_half(x.dtype)
+            if x.size <= SMALL and not half:
+                formula(x, *outs, *[np.empty_like(outs[0]) for _ in range(temporaries)], **settings)
+                return
+            lines = flat(x, *outs)
+            if lines is None:
+                made = [np.empty(x.shape, x.dtype) for _ in outs]
+                run(np.ascontiguousarray(x), tuple(made), settings)
+                for target, value in zip(outs, made, strict=True):
+                    np.copyto(target, value)
+                return
+            if x.size <= BLOCK and not half:
+                formula(*lines, *[np.empty_like(lines[1]) for _ in range(temporaries)], **settings)
+                return
+            dtype = np.dtype(np.float32) if half else x.dtype
+
+            def part(start: int, stop: int) -> None:
+                spare = scratch("blocks", (temporaries + half * len(lines), BLOCK), dtype)
+                for at in range(start, stop, BLOCK):
+                    until = min(at + BLOCK, stop)
+                    pieces = [line[at:until] for line in lines]
+                    rows = [row[: until - at] for row in spare]
+                    if not half:
+                        formula(*pieces, *rows, **settings)
+                        continue
+                    np.copyto(rows[0], pieces[0])
+                    formula(*rows, **settings)
+                    for piece, row in zip(pieces[1:], rows[1:], strict=False):
+                        np.copyto(piece, row, casting="unsafe")
+
+            in_parts(part, x.size, work * x.size)
+
+        return kernel if results == 1 else kernel_of_several
 
     return decorate
 

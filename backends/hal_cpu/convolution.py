@@ -115,10 +115,10 @@ def conv2d(
     kernel: Pair = weight.shape[2:]
     sizes = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
     places: Pair = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
-    shape = (x.shape[0], weight.shape[0], *places)
+    shape: tuple[int, ...] = (x.shape[0], weight.shape[0], *places)
     windows = Windows(kernel, places, (-padding[0], -padding[1]), stride, dilation)
     given = None if bias is None else _ready(bias, kind)
-    if images_last.suits(x, groups) and prod(shape):
+    if images_last.suits(x, groups) and 0 not in shape:
         result = _last(shape, x.dtype, out)
         images_last.correlate(x, weight, given, windows, result)
         return _delivered(result, x.dtype, out)
@@ -165,8 +165,8 @@ def conv_transpose2d(
     steps = zip(x.shape[2:], kernel, stride, padding, output_padding, dilation, strict=True)
     sizes = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + o for n, k, s, p, o, d in steps)
     made = weight.shape[1]
-    shape = (x.shape[0], made * groups, *sizes)
-    if images_last.lie_last(x) and images_last.suits(x, groups) and prod(shape) and weight.size:
+    shape: tuple[int, ...] = (x.shape[0], made * groups, *sizes)
+    if images_last.lie_last(x) and images_last.suits(x, groups) and 0 not in (*shape, *weight.shape):
         result = _last(shape, x.dtype, out)
         images_last.scatter(x, weight, bias, stride, padding, dilation, result)
         return _delivered(result, x.dtype, out)

@@ -12,13 +12,14 @@ from hal.graph.rewrites.folding import constant_folding
 from hal.graph.rewrites.fusion import elementwise_fusion
 from hal.graph.rewrites.neighbours import epilogue_fusion, reduction_fusion
 from hal.graph.rewrites.outputs import own_memory
+from hal.graph.rewrites.pairs import pairs
 from hal.graph.rewrites.patterns import patterns
 from hal.graph.rewrites.shapes import shape_cleanup
 from hal.graph.rewrites.updates import optimizer_updates
 
 SIMPLIFICATIONS: tuple[Rewrite, ...] = (
     dead_code, constant_folding, algebra, rounding_algebra, shape_cleanup, common_subexpressions, patterns,
-    dead_code,
+    pairs, dead_code,
 )  # fmt: skip
 GROUPINGS: tuple[Rewrite, ...] = (elementwise_fusion, epilogue_fusion, reduction_fusion, optimizer_updates)
 

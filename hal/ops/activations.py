@@ -13,7 +13,7 @@ import numpy as np
 
 from hal import ops
 from hal.errors import SettingError
-from hal.op import Array, in_norm
+from hal.op import Array, Op, in_norm
 from hal.ops.common import FLOATS, REAL_NUMBERS, REQUIRED, elementwise, floating, numeric
 from hal.ops.special import numpy_erfc
 from hal.spec import Spec
@@ -248,3 +248,22 @@ tanhshrink  = _activation("tanhshrink", lambda x: x - np.tanh(x),
                           tolerance=in_norm(8), magnitude=lambda x: np.abs(x[np.isfinite(x)]).max(initial=0.0),
                           doc="x - tanh(x).")
 # fmt: on
+
+
+def _infer_both(x: Spec, /, *, approximate: str = "none") -> tuple[Spec, Spec]:
+    found = gelu.infer(x, approximate=approximate)
+    assert isinstance(found, Spec)
+    return found, found
+
+
+def _numpy_both(x: Array, *, approximate: str) -> tuple[Array, Array]:
+    return gelu.reference(x, approximate=approximate), gelu_slope.reference(x, approximate=approximate)
+
+
+gelu_with_slope = Op(
+    "gelu_with_slope", _infer_both, _numpy_both, gelu_slope.samples, None,
+    lambda x, *, approximate: (ops.gelu(x, approximate=approximate), ops.gelu_slope(x, approximate=approximate)),
+    promote=floating, tolerance=in_norm(8),
+    magnitude=lambda x, **settings: max(1.0, np.abs(x[np.isfinite(x)]).max(initial=0.0)),
+    doc="gelu and its derivative, for what computes both at once.",
+)  # fmt: skip

@@ -23,6 +23,7 @@ from hal.graph.rewrites.folding import constant_folding
 from hal.graph.rewrites.fusion import elementwise_fusion
 from hal.graph.rewrites.neighbours import epilogue_fusion, reduction_fusion
 from hal.graph.rewrites.outputs import KEPT, own_memory
+from hal.graph.rewrites.pairs import pairs
 from hal.graph.rewrites.patterns import patterns
 from hal.graph.rewrites.shapes import shape_cleanup
 from hal.graph.rewrites.updates import optimizer_updates
@@ -273,6 +274,36 @@ def test_patterns() -> None:
         """,
     )
     assert changes_rounding(patterns)
+
+
+def test_pairs() -> None:
+    """A function and its derivative at one value; not with other settings, nor where the device has no kernel."""
+    check(
+        pairs,
+        """
+        graph(x: float32[3], g: float32[3])
+            v0: float32[3] = gelu(x)
+            v1: float32[3] = gelu_slope(x, approximate='tanh')
+            v2: float32[3] = mul(v0, v1)
+            v3: float32[3] = gelu_slope(x)
+            v4: float32[3] = mul(g, v3)
+            return v2, v4
+        """,
+        """
+        graph(x: float32[3], g: float32[3])
+            v0: float32[3], v3: float32[3] = gelu_with_slope(x)
+            v1: float32[3] = gelu_slope(x, approximate='tanh')
+            v2: float32[3] = mul(v0, v1)
+            v4: float32[3] = mul(g, v3)
+            return v2, v4
+        """,
+    )
+    x = hal.tensor([*np.linspace(-16, 16, 2000), np.inf, -np.inf, np.nan, -0.0], dtype=hal.float32)
+    for approximate in ("none", "tanh"):
+        both = ops.gelu_with_slope(x, approximate=approximate)
+        apart = ops.gelu(x, approximate=approximate), ops.gelu_slope(x, approximate=approximate)
+        for got, want in zip(both, apart, strict=True):
+            np.testing.assert_array_equal(got.numpy(), want.numpy())
 
 
 # fmt: off
