@@ -291,6 +291,13 @@ class Backend:
         """What `hal devices -v` shows: driver, limits, versions."""
         return {}
 
+    def identity(self, device: Device) -> dict[str, str]:
+        """What has to be the same for a speed that was measured to hold. Default: all of `describe`.
+
+        A backend whose description tells what changes from run to run, such as memory in use, leaves that out here.
+        """
+        return self.describe(device)
+
     def __repr__(self) -> str:
         return f"<backend {self.name}>"
 

@@ -102,6 +102,10 @@ class OneOpenCL(CompiledBackend):
 
         return describe(self.runtime)
 
+    def identity(self, device: Device) -> dict[str, str]:
+        told = self.describe(device)
+        return {name: told[name] for name in ("device", "driver")}
+
 
 @hookimpl
 def hal_backends() -> list[Backend]:

@@ -14,7 +14,7 @@ from hal.device import Device
 from hal.errors import OutOfMemoryError
 from hal.graph.graph import COPY, Graph, Group, Node, Value
 from hal.schedule.layout import RUN, DoesNotFit, makespan
-from hal.schedule.machine import Imagined, Machine, candidates, here
+from hal.schedule.machine import Machine, candidates, here
 from hal.schedule.problem import NEVER, Datum, Problem, Task
 from hal.schedule.search import Placement, place
 from hal.tensor import CONSTANT, Tensor
@@ -359,7 +359,7 @@ class _Binding:
 
 
 def _sent(tensor: Tensor, device: Device) -> Tensor:
-    if isinstance(device.backend, Imagined):
+    if tensor.buffer is None:  # of a graph that is only thought about
         return Tensor(None, tensor.spec, device, CONSTANT)
     from hal.recording import no_grad
     from hal.transfer import moved

@@ -17,7 +17,8 @@ from hal.schedule.timeline import timeline
 def what_if(plan: Plan | Graph, machine: Machine | str | Path) -> PlanReport:
     """What a plan would do on another machine: predicted time, memory, traffic, and what limits it.
 
-    Parameters and other state are where that is best: on one of the devices of each kind, or on the host.
+    Parameters and other state are where that is best: on one of the devices of each kind, or on the host; what a device
+    has no room for waits on the host.
 
     Args:
         plan: of a compiled function (`compiled.plans[-1]`), or its graph.
@@ -33,7 +34,8 @@ def what_if(plan: Plan | Graph, machine: Machine | str | Path) -> PlanReport:
     failure: OutOfMemoryError | None = None
     for device in {u.device.type: u.device for u in reversed(on.units)}.values():
         try:
-            found = place_on(moved_to(graph, device), on)
+            moved = moved_to(graph, device)
+            found = place_on(moved, on, moved.inputs, len(moved.outputs))
         except OutOfMemoryError as error:
             failure = error
             continue

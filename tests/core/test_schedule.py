@@ -13,63 +13,7 @@ from hal.schedule.layout import EVICT, RUN, Layout, lay_out
 from hal.schedule.memory import peaks
 from hal.schedule.problem import Datum, Problem, Task, lower_bound, uniform_routes
 from hal.schedule.search import place
-from hal.testing.problems import any_problem, layered_problem
-
-
-def optimum(problem: Problem, bound: float) -> float:
-    """The least seconds of all devices for all tasks in all orders that beat `bound`: tried through, in other words
-    than the scheduler's. A copy takes the first gap of its link."""
-    count, devices = len(problem.tasks), range(len(problem.memory))
-    fastest = [min(t.seconds) for t in problem.tasks]
-    tail = list(fastest)  # of the longest chain from each task
-    for t in reversed(range(count)):
-        tail[t] += max((tail[u] for x in problem.tasks[t].outputs for u in problem.consumers[x]), default=0.0)
-    best = bound
-
-    def copied(there: dict, busy: dict, x: int, d: int) -> tuple[dict, dict]:
-        options = []
-        for e in devices:
-            if (x, e) in there:
-                route = problem.routes[e][d]
-                seconds, start = route.seconds(problem.data[x].nbytes), there[x, e]
-                for begin, end in busy.get(route.queue, ()):
-                    if start + seconds <= begin:
-                        break
-                    start = max(start, end)
-                options.append((start + seconds, start, route.queue))
-        end, start, queue = min(options)
-        return {**there, (x, d): end}, {**busy, queue: sorted([*busy.get(queue, ()), (start, end)])}
-
-    def go_on(done: frozenset[int], free: tuple[float, ...], there: dict, busy: dict, span: float) -> None:
-        nonlocal best
-        if len(done) == count:
-            for i, x in enumerate(problem.data):
-                if x.end is not None and (i, x.end) not in there:
-                    there, busy = copied(there, busy, i, x.end)
-                    span = max(span, there[i, x.end])
-            best = min(best, span)
-            return
-        left = sum(fastest[t] for t in range(count) if t not in done)
-        if max(span, (sum(free) + left) / len(free)) >= best:
-            return
-        for t, task in enumerate(problem.tasks):
-            if t in done or any(problem.producer[x] not in done for x in task.inputs if problem.producer[x] >= 0):
-                continue
-            for d in devices:
-                here, links, start = there, busy, free[d]
-                for x in task.inputs:
-                    if (x, d) not in here:
-                        here, links = copied(here, links, x, d)
-                    start = max(start, here[x, d])
-                end = start + task.seconds[d]
-                if end + tail[t] - fastest[t] < best:
-                    moved = tuple(end if e == d else f for e, f in enumerate(free))
-                    made = {(x, d): end for x in task.outputs}
-                    go_on(done | {t}, moved, {**here, **made}, links, max(span, end))
-
-    homes = {(i, x.home): 0.0 for i, x in enumerate(problem.data) if x.home is not None}
-    go_on(frozenset(), (0.0,) * len(problem.memory), homes, {}, 0.0)
-    return best
+from hal.testing.problems import any_problem, layered_problem, optimum
 
 
 def check(problem: Problem, layout: Layout) -> None:

@@ -301,6 +301,21 @@ def test_a_plan_is_timed_in_turn_with_the_other() -> None:
     assert all(0 <= t < 60 for t in times)
 
 
+def test_what_was_measured_holds_while_the_device_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
+    with Fake("fa", only=("add", "exp")).registered():
+        device = hal.device("fa")
+        backend = device.backend
+        assert known_calibration(device) is None
+        measured = calibration_of(device)
+        assert known_calibration(device) == measured
+        told = backend.describe(device)
+        monkeypatch.setattr(backend, "describe", lambda device: {**told, "in use": "4 bytes"})
+        assert known_calibration(device) is None
+        monkeypatch.setattr(backend, "identity", lambda device: told)
+        assert known_calibration(device) == measured
+
+
 def test_the_users_word_wins() -> None:
     """`.to()` is a word about that tensor, `with hal.device` about all that runs on that device inside."""
 
