@@ -44,6 +44,8 @@ class DataLoader:
             are read ahead are on the device when the loop asks for them.
         multiprocessing_context: "spawn", "forkserver" or "fork": read in processes that are started like this, and
             kept, instead of threads: for datasets whose own Python code is the bottleneck. The batches are the same.
+        worker_init_fn: called in each worker process, with its number, before it reads. Threads need none: they share
+            what the program has set.
         pin_memory, persistent_workers: taken for torch's sake, and of no effect: workers persist, and whether host
             memory is pinned is the backend's affair.
 
@@ -79,6 +81,7 @@ class DataLoader:
         prefetch_factor: int = 2,
         device: Any = None,
         multiprocessing_context: str | None = None,
+        worker_init_fn: Callable[[int], object] | None = None,
         pin_memory: bool = False,
         persistent_workers: bool = False,
     ) -> None:
@@ -114,6 +117,7 @@ class DataLoader:
         self.generator = generator
         self.device = device
         self.multiprocessing_context = multiprocessing_context
+        self.worker_init_fn = worker_init_fn
         self._passes = 0
         self._workers: Workers | None = None
 

@@ -36,7 +36,7 @@ class Workers:
         for number in range(count):
             ours, theirs = context.Pipe()
             process = context.Process(  # type: ignore[attr-defined]
-                target=_serve, args=(theirs, loader), name=f"DataLoader worker {number}", daemon=True
+                target=_serve, args=(theirs, loader, number), name=f"DataLoader worker {number}", daemon=True
             )
             process.start()
             theirs.close()
@@ -71,8 +71,10 @@ class Workers:
         self._close()
 
 
-def _serve(connection: Connection, loader: Any) -> None:
+def _serve(connection: Connection, loader: Any, number: int) -> None:
     """What a worker process does until it is told to end."""
+    if loader.worker_init_fn is not None:
+        loader.worker_init_fn(number)
     while True:
         try:
             stream, indices = connection.recv()

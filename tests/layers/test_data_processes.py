@@ -71,3 +71,25 @@ def test_what_makes_no_sense_is_refused() -> None:
         loader(num_workers=0, multiprocessing_context="spawn")
     with pytest.raises(ValueError, match="got 'threads' and 1"):
         loader(num_workers=1, multiprocessing_context="threads")
+
+
+class Named(Dataset[str]):
+    """Items that are what the worker was told to be called."""
+
+    name = "nobody"
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: Any) -> str:
+        return self.name
+
+
+def call_by_number(number: int) -> None:
+    Named.name = f"worker {number}"
+
+
+def test_a_worker_begins_with_what_it_is_told() -> None:
+    loader = DataLoader(Named(), 3, num_workers=1, multiprocessing_context="fork", worker_init_fn=call_by_number)
+    assert list(loader) == [["worker 0"] * 3]
+    assert Named.name == "nobody"

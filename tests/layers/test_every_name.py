@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -57,6 +58,7 @@ def test_every_layer_loss_and_optimizer_is_tried_on_every_device() -> None:
     assert (layers | optimizers) - tried == NOT_ON_DEVICES.keys()
 
 
+@cache
 def compared_with_torch() -> set[str]:
     """All names in tests that are given torch, and in what they use of their files: tables and helpers."""
     found: set[str] = set()

@@ -1,5 +1,7 @@
 """Layers, losses and optimizers on whole devices: right, by the cases of the conformance suite, and none elsewhere."""
 
+from collections.abc import Callable
+
 import pytest
 
 import hal
@@ -18,6 +20,36 @@ def test_right_and_without_fallback(name: str, case: Case) -> None:
         pytest.skip(f"there is no {name} device")
     outcome = case.run(hal.device(name))
     assert outcome.status == "native", outcome.detail or outcome.reason
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "LeNet5": (nn.models.LeNet5, (2, 1, 28, 28)),
+    "TutorialCNN": (lambda: nn.models.TutorialCNN(size=24), (2, 3, 24, 24)),
+    "MobileNetV2": (lambda: nn.models.mobilenet_v2(num_classes=4), (2, 3, 32, 32)),
+    "VisionTransformer": (lambda: nn.models.VisionTransformer(16, 8, 1, 2, 8, 16, num_classes=4), (1, 3, 16, 16)),
+    "GPT": (lambda: nn.models.GPT(11, 8, 1, 2, 8), (2, 6)),
+    "LSTMLanguageModel": (lambda: nn.models.LSTMLanguageModel(11, 8, 8, 1), (2, 6)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_step_of_a_model_stays_on_the_device(name: str, model: str) -> None:
+    if not hal.device_count(name):
+        pytest.skip(f"there is no {name} device")
+    build, shape = MODELS[model]
+    with hal.device(name), hal.fallback("error"), hal.placement_report() as report:
+        hal.manual_seed(0)
+        net = build()
+        optimizer = nn.optim.AdamW(net.parameters())
+        out = net(hal.randint(0, 11, shape) if len(shape) == 2 else hal.randn(*shape))
+        out = out[0] if isinstance(out, tuple) else out
+        (out * out).mean().backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+    assert not report.fallbacks
+    assert all(p.device is hal.device(name) for p in net.parameters())
 
 
 @pytest.mark.parametrize("padding_idx", [None, 1])
