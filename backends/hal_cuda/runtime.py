@@ -69,6 +69,10 @@ class CUDARuntime(Runtime):
 
     # Memory.
 
+    @property
+    def pools(self) -> Sequence[Pool]:
+        return (self.pool, self.transfers.pool)
+
     def empty(self, shape: Shape, dtype: dtypes.DType, made_by: str = "a tensor") -> Buffer:
         found = super().empty(shape, dtype, made_by)
         if self.held is not None:

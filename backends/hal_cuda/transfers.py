@@ -26,7 +26,8 @@ class Incoming(Pool):
     """
 
     def __init__(self, runtime: CUDARuntime, transfers: Transfers) -> None:
-        super().__init__(runtime, runtime.pool.limit // 2)
+        super().__init__(runtime, runtime.pool.limit)
+        self._lock = runtime.pool._lock  # one of them, when memory is out, empties both
         self.transfers = transfers
         self._waits: dict[Address, Handle] = {}
         self._noticed: list[tuple[Address, int]] = []
@@ -34,6 +35,11 @@ class Incoming(Pool):
     def used_until(self, memory: Memory) -> Handle | None:
         """The event after which a block may be written, if anything ever read it."""
         return self._waits.pop(memory.data, None)
+
+    def empty(self) -> None:
+        with self._lock:
+            self._sort_returned()  # what came back since is noticed, so that it is free when it is sorted again
+            super().empty()
 
     def _sort_returned(self) -> None:
         for data, size in self._noticed:

@@ -13,7 +13,7 @@
 | `f16`, `bf16`, `b8` | types in memory only: `hal_load_f16(pointer)` and `hal_store_f16(pointer, value)` and so on |
 | `HAL_INDEPENDENT` | before a loop whose turns touch no memory of each other's, so that it may become vectors |
 | `hal_bits_f32(x)`, `hal_float_f32(i)` | the bits of a number as an integer of its size, and back; also for f64 |
-| `hal_multiply_add(a, b, c)` | a b + c of numbers of one type, of floats in one rounding where that is one instruction |
+| `hal_multiply_add(a, b, c)` | a b + c of one type; of floats in one rounding where that is one instruction |
 | `hal_high_u64(a, b)` | the upper half of the product of two 64-bit integers |
 | `INFINITY`, `NAN` | numbers of float |
 | `restrict` | of pointers: nothing else refers to the same elements |

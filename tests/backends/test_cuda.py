@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_on_cpu.plugin import on_cpu
 from cuda_on_cpu.driver import OnCPU
+from cuda_on_cpu.plugin import on_cpu
 
 import hal
 import nn
@@ -174,11 +174,16 @@ def test_out_of_memory_names_the_holders(cuda: hal.Device) -> None:
     assert kept[-1].item() == 3
 
 
-def test_memory_that_is_out_is_looked_for_among_what_was_given_back(driver: OnCPU, cuda: hal.Device) -> None:
-    for n in (9, 10, 11, 12):  # none of which is of another's size
-        x = hal.ones(n * MIB, device=cuda)
+def test_copies_and_kernels_share_the_memory(driver: OnCPU, cuda: hal.Device) -> None:
+    for _ in range(2):  # each time, what the other one keeps must go
+        x = hal.tensor(np.ones(7 * MIB, np.float32), device=cuda)
         assert x[-1].item() == 1
         del x
+        y = hal.ones(12 * MIB, device=cuda)
+        assert y[-1].item() == 1
+        with pytest.raises(hal.errors.OutOfMemoryError, match="of them in use: 1 x 48 MiB from full"):
+            hal.tensor(np.ones(7 * MIB, np.float32), device=cuda)
+        del y
     assert driver.calls["free"] >= 3
 
 

@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hal.plugin import OutOfMemoryError
@@ -51,7 +52,7 @@ class Pool:
     given back comes before whatever writes into it next.
 
     Attributes:
-        limit: bytes that may be in use and free together.
+        limit: bytes that may be in use and free together, in all pools of the device.
         used: bytes in use now.
         peak: the most that were in use at one time.
         kept: bytes in free blocks.
@@ -104,10 +105,12 @@ class Pool:
 
     def holders(self) -> str:
         """The largest groups of blocks in use, for people."""
+        return holders([self])
+
+    def blocks(self) -> Counter[tuple[str, int]]:
+        """How many blocks are in use, by what made them and their size."""
         with self._lock:
-            groups: Counter[tuple[str, int]] = Counter((m.made_by, m.nbytes) for m in self._live)
-        largest = sorted(groups.items(), key=lambda g: -g[0][1] * g[1])[:HOLDERS]
-        return ", ".join(f"{n} x {bytes_text(nbytes)} from {made_by}" for (made_by, nbytes), n in largest)
+            return Counter((m.made_by, m.nbytes) for m in self._live)
 
     def _size(self, nbytes: int) -> int:
         """The size of a block: for simulators, which look for what lies beyond it and was never written, no more."""
@@ -126,8 +129,9 @@ class Pool:
                 self.kept += size
 
     def _allocate(self, size: int, nbytes: int, made_by: str) -> Any:
+        pools = self.runtime.pools
         for attempt in range(2):
-            if self.used + self.kept + size <= self.limit and size <= self.runtime.max_block:
+            if sum(p.used + p.kept for p in pools) + size <= self.limit and size <= self.runtime.max_block:
                 try:
                     return self.runtime.allocate(size)
                 except MemoryError:
@@ -137,13 +141,22 @@ class Pool:
                     break
                 gc.collect()  # tensors in reference cycles
                 self.runtime.finish()
-                self.empty()
+                for pool in pools:
+                    pool.empty()
+        used = sum(p.used for p in pools)
         largest = f"a block has at most {bytes_text(self.runtime.max_block)}"
         raise OutOfMemoryError(
             f"{made_by} needs {bytes_text(nbytes)} on {self.runtime.name}, which has {bytes_text(self.limit)} "
-            f"({largest}), {bytes_text(self.used)} of them in use: {self.holders() or 'by nothing'}; "
+            f"({largest}), {bytes_text(used)} of them in use: {holders(pools) or 'by nothing'}; "
             "free tensors, or use smaller batches"
         )
+
+
+def holders(pools: Sequence[Pool]) -> str:
+    """The largest groups of blocks in use of all these pools, for people."""
+    groups = sum((p.blocks() for p in pools), Counter[tuple[str, int]]())
+    largest = sorted(groups.items(), key=lambda g: -g[0][1] * g[1])[:HOLDERS]
+    return ", ".join(f"{n} x {bytes_text(nbytes)} from {made_by}" for (made_by, nbytes), n in largest)
 
 
 def rounded(nbytes: int) -> int:

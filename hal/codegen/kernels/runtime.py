@@ -69,6 +69,11 @@ class Runtime(ABC):
     def allocate(self, nbytes: int) -> Any:
         """The driver's object for a block of memory. Raises MemoryError where there is no room."""
 
+    @property
+    def pools(self) -> Sequence[Pool]:
+        """All pools that share the device's memory."""
+        return (self.pool,)
+
     def deallocate(self, data: Any) -> None:  # noqa: B027  # most drivers' objects do that when they are dropped
         """Give a block back to the driver."""
 
