@@ -31,7 +31,8 @@ def better_of(follow: Callable[[], Plan], auto: Plan) -> Plan:
     if auto.graph.away or is_tight(auto.graph):  # where nothing is moved it would not fit
         return auto
     other = follow()
-    if [s.device for s in other.steps] == [s.device for s in auto.steps]:
+    devices = [s.device for s in other.steps]
+    if len(set(devices)) < 2 and devices == [s.device for s in auto.steps]:
         return other
     try:
         inputs = [(_numbers(plan), plan) for plan in (other, auto)]

@@ -1,0 +1,89 @@
+"""A training step on two real devices, the CPU and OpenCL: what is copied, how often, and what runs meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hal
+import nn
+from hal.graph.plan import Plan
+from hal.schedule.queues import runs_apart
+from hal.schedule.timeline import crosses
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("not __import__('hal').device_count('opencl')", reason="there is no OpenCL device"),
+]
+
+
+class Towers(nn.Module):
+    """Two towers that do not need each other until the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Sequential(*[m for _ in range(3) for m in (nn.Linear(256, 256), nn.Tanh())])
+        self.right = nn.Sequential(*[m for _ in range(3) for m in (nn.Linear(256, 256), nn.Tanh())])
+        self.last = nn.Linear(256, 10)
+
+    def forward(self, x: hal.Tensor) -> hal.Tensor:
+        return self.last(self.left(x) + self.right(x).to("cpu"))
+
+
+def trained(right: str, policy: str) -> tuple[list[float], Plan, hal.profile]:
+    """The losses of some steps with one tower on a device, the plan, and a profile of the last step."""
+    hal.manual_seed(0)
+    model = hal.place(Towers().to("cpu"), {"right": right})
+    optimizer, loss_of = nn.optim.Adam(model.parameters(), lr=1e-3), nn.CrossEntropyLoss()
+
+    @hal.compile
+    def step(x: hal.Tensor, y: hal.Tensor) -> hal.Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    rng = np.random.default_rng(0)
+    x = hal.tensor(rng.normal(size=(128, 256)).astype("f4"), device="cpu")
+    y = hal.tensor(rng.integers(0, 10, 128), device="cpu")
+    with hal.placement(policy, devices=[right]):
+        losses = [step(x, y).item() for _ in range(5)]
+        with hal.profile() as profile:
+            losses.append(step(x, y).item())
+    return losses, step.plans[-1], profile
+
+
+def test_a_step_on_two_devices_copies_each_tensor_once_and_overlaps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("hal.schedule.trial._times", lambda runs: [2.0, 1.0])  # not what this is about
+    want, _, _ = trained("cpu", "follow")
+    losses, plan, profile = trained("opencl:0", "auto")
+    np.testing.assert_allclose(losses, want, rtol=1e-4)
+    assert runs_apart(plan)
+    assert {str(s.device) for s in plan.steps} >= {"cpu", "opencl:0"}
+
+    crossing = [n for n in plan.graph.nodes if crosses(n)]
+    pairs = [(n.inputs[0], n.device) for n in crossing]
+    assert pairs
+    assert len(set(pairs)) == len(pairs), "a tensor was copied twice to one device"
+    made = {n.outputs[0] for n in crossing}
+    assert not made.intersection(x for x, _ in pairs), "a copy was copied on"
+    links = [s.track for s in profile.slices if s.name == "copy" and s.facts["bytes"] > 16]
+    assert len(links) <= len(crossing), "more was copied than the plan has"
+    assert {"cpu → opencl:0", "opencl:0 → cpu"} == set(links)
+
+    told = plan.report()
+    work = [(r.queue, r.start, r.start + r.seconds) for r in told.rows if r.seconds]
+    apart = [
+        (a, b) for a in work for b in work if a[0] != b[0] and max(a[1], b[1]) < min(a[2], b[2])
+    ]  # two queues that are busy at one time
+    assert {("cpu", "opencl:0")} & {(a[0], b[0]) for a, b in apart}, "the devices wait for each other"
+    assert any("→" in a[0] and "→" not in b[0] for a, b in apart), "copies wait for work, or work for copies"
+    assert all(
+        n.op is COPY or n.pinned for n in plan.graph.nodes if str(n.device) == "opencl:0" and n.op.name == "tanh"
+    )
