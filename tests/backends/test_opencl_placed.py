@@ -84,6 +84,3 @@ def test_a_step_on_two_devices_copies_each_tensor_once_and_overlaps(
     ]  # two queues that are busy at one time
     assert {("cpu", "opencl:0")} & {(a[0], b[0]) for a, b in apart}, "the devices wait for each other"
     assert any("→" in a[0] and "→" not in b[0] for a, b in apart), "copies wait for work, or work for copies"
-    assert all(
-        n.op is COPY or n.pinned for n in plan.graph.nodes if str(n.device) == "opencl:0" and n.op.name == "tanh"
-    )
