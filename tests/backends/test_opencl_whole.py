@@ -1,9 +1,10 @@
-"""OpenCL as a whole: it conforms, a network learns the digits as on the CPU, and Oclgrind finds nothing to report."""
+"""OpenCL as a whole: networks learn as on the CPU, and Oclgrind finds nothing to report."""
 
 from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -28,40 +29,43 @@ def run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
 
 
-def test_it_conforms(tmp_path: Path) -> None:
-    """What no other test here runs: the levels that are not about single ops, and one composite of each kind."""
-    report = tmp_path / "report.json"
-    levels = [
-        "basics",
-        "memory",
-        "copies",
-        "views",
-        "random",
-        "errors",
-        "nn",
-        "training",
-        "threads",
-        "limits",
-        "faults",
-    ]
-    command = [*HAL, "conform", "opencl", "--quiet", "--json", str(report)]
-    for level in levels:
-        command += ["--level", level]
-    done = run(command)
-    assert done.returncode == 0, done.stdout
-    outcomes = {case["status"] for case in json.loads(report.read_text())["cases"]}
-    assert outcomes <= {"native", "decomposed", "declined"}, done.stdout
+def images_of(classes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Noise, and a line whose height tells the class."""
+    images = np.random.default_rng(len(classes)).integers(0, 60, (len(classes), *shape), np.uint8)
+    images[np.arange(len(classes)), ..., classes * 2 + 4, :] = 255
+    return images
 
 
-def test_digits_are_learned_as_on_the_cpu() -> None:
+def write_files(task: str, folder: Path) -> None:
+    """A small data set in the official layout; the digits are always there."""
+    labels = (np.arange(128) * 7 % 10).astype(np.uint8)
+    if task == "mnist":
+        for part in ("train", "t10k"):
+            head = struct.pack(">4I", 0x803, len(labels), 28, 28)
+            (folder / f"{part}-images-idx3-ubyte").write_bytes(head + images_of(labels, (28, 28)).tobytes())
+            (folder / f"{part}-labels-idx1-ubyte").write_bytes(
+                struct.pack(">2I", 0x801, len(labels)) + labels.tobytes()
+            )
+    if task == "cifar10":
+        records = np.concatenate([labels[:, None], images_of(labels, (3, 32, 32)).reshape(-1, 3072)], axis=1)
+        for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+            (folder / f"{name}.bin").write_bytes(records.tobytes())
+
+
+# What is allowed grows from step to step: sums are rounded in another order, and Adam divides by small numbers.
+@pytest.mark.parametrize(("task", "rtol"), [("digits", 1e-3), ("mnist", 1e-3), ("cifar10", 1e-2)])
+def test_training_is_what_it_is_on_the_cpu(task: str, rtol: float, tmp_path: Path) -> None:
+    write_files(task, tmp_path)
     curves = {}
     for device in ("cpu", "opencl"):
-        done = run([*HAL, "train", "digits", "--epochs", "3", "--quiet", "--json", "--backend", device])
+        command = [*HAL, "train", task, "--epochs", "2", "--quiet", "--json", "--no-download", "--backend", device]
+        done = run(command if task == "digits" else [*command, "--data", str(tmp_path), "--batch-size", "32"])
         assert done.returncode == 0, done.stderr
         curves[device] = json.loads(done.stdout.splitlines()[-1])
     assert curves["opencl"]["device"].startswith("opencl")
-    np.testing.assert_allclose(curves["opencl"]["losses"], curves["cpu"]["losses"], rtol=1e-3)
-    assert abs(curves["opencl"]["test_accuracy"] - curves["cpu"]["test_accuracy"]) < 0.01
+    assert curves["cpu"]["losses"][1] < curves["cpu"]["losses"][0]
+    np.testing.assert_allclose(curves["opencl"]["losses"], curves["cpu"]["losses"], rtol=rtol)
+    assert abs(curves["opencl"]["test_accuracy"] - curves["cpu"]["test_accuracy"]) < 0.05
 
 
 def test_a_second_start_compiles_nothing(tmp_path: Path) -> None:
