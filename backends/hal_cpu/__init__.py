@@ -38,7 +38,8 @@ class Cpu(Backend):
         from hal_cpu.quiet import arrays, quiet
 
         run = kernel.run
-        if op.kind not in ("movement", "creation") and any(s.dtype.is_inexact for s in (*specs, *outs)):
+        computes = op.kind not in ("movement", "creation") and not getattr(run, "silent", False)
+        if computes and any(s.dtype.is_inexact for s in (*specs, *outs)):
             run = quiet(run)
         if op.kind in ("contraction", "reduction", "indexing", "composite"):
             cost = op.cost(*specs, out=outs[0] if len(outs) == 1 else outs, **settings)

@@ -14,7 +14,8 @@ from hal import ops
 from hal.ops.activations import CUBE, FLAT, LINE, SELU_ALPHA, SELU_SCALE
 from hal.ops.special import ERF, ERFC, ERFC_ZERO
 from hal.plugin import Array, Spec
-from hal_cpu.blocks import constant, in_blocks, select
+from hal_cpu.blocks import SMALL, constant, in_blocks, select
+from hal_cpu.quiet import silent
 from hal_cpu.table import kernels
 
 
@@ -40,6 +41,15 @@ def clamp(x: Array, low: float | None, high: float | None, out: Array) -> None:
 @in_blocks(0, work=1)
 def relu(x: Array, out: Array) -> None:
     np.maximum(x, constant(0, x), out=out)
+
+
+@kernels.register(ops.relu, when=lambda x: x.size <= SMALL and x.dtype.itemsize > 2, out=True)
+@silent
+def relu_of_few(x: Array, out: Array | None = None) -> Array:
+    return np.maximum(x, _ZEROS[x.dtype.char], out=out)
+
+
+_ZEROS = {code: np.zeros((), code) for code in np.typecodes["AllInteger"] + "fd"}  # dtypes are slow as keys
 
 
 @kernels.register(ops.relu6, out=True)

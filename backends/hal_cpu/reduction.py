@@ -26,7 +26,7 @@ _logical_and: Reduce = np.logical_and.reduce
 _IN_BLAS = (np.dtype(np.float32), np.dtype(np.float64))
 _FEW = 32_768  # below this many elements NumPy's own sum is as fast as BLAS
 PIECE = 1024  # BLAS sums a row of this length in so many lanes that the error stays small
-_SHORT = 64  # so many terms one after another stay within the error bound of a sum
+SHORT = 64  # so many terms one after another stay within the error bound of a sum
 
 
 def _axes(axis: Axes, ndim: int) -> tuple[int, ...]:
@@ -95,7 +95,7 @@ def _large_sum(x: Array, axes: tuple[int, ...]) -> Array:
         _, m = groups.pop()
         front //= m
         x = x.reshape(front, m, n)
-        x = sum_of_columns(x) if m > _SHORT else _add(x, 1)
+        x = sum_of_columns(x) if m > SHORT else _add(x, 1)
         groups = [*groups[:-1], (False, groups[-1][1] * n)] if groups else [(False, n)]
     x = x.reshape(shape)
     return x.transpose([kept.index(i) for i in sorted(kept)]) if kept != sorted(kept) else x
@@ -107,8 +107,8 @@ def total(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
         x = x.astype(np.float32)
     if x.size < _FEW:
         # NumPy sums pairwise what lies side by side in memory, anything else one after another.
-        few = axis.__class__ is int and x.shape[axis] <= _SHORT
-        if few or x.size <= _SHORT or (axis is None and x.flags.c_contiguous):
+        few = axis.__class__ is int and x.shape[axis] <= SHORT
+        if few or x.size <= SHORT or (axis is None and x.flags.c_contiguous):
             return _add(x, axis, keepdims=keepdims)
     axes = _axes(axis, x.ndim)
     if x.dtype not in _IN_BLAS or x.size == 0 or not axes:
@@ -122,6 +122,11 @@ def sum_(x: Array, *, axis: Axes, keepdims: bool, out: Array | None = None) -> A
     if x.dtype.kind in "biu" or x.dtype.kind == "c":
         return _add(x, axis, out=out, keepdims=keepdims)
     return _finished(total(x, axis, keepdims), x.dtype, out)
+
+
+@kernels.register(ops.sum, when=lambda x, *, axis, keepdims: x.dtype.name in ("float32", "float64") and x.size <= SHORT)
+def sum_of_few(x: Array, *, axis: Axes, keepdims: bool) -> Array:
+    return _add(x, axis, keepdims=keepdims)
 
 
 def _finished(result: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
