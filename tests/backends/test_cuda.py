@@ -148,6 +148,19 @@ def test_devices_copy_to_each_other_directly() -> None:
         assert hal.tensor(X, device=two).to("cpu").to(one).cpu().tolist() == X.tolist()
 
 
+def test_sums_over_devices_are_theirs_alone_where_nccl_is() -> None:
+    for collectives in (True, False):
+        driver = OnCPU(devices=3, collectives=collectives)
+        tensors = [hal.tensor(X * (i + 1), device=d) * 2 for i, d in enumerate(on_cpu(driver).devices())]
+        with driver.counted() as calls:
+            sums = hal.all_reduce(tensors)
+        assert calls["all_reduce"] == collectives
+        assert calls["wait"] == 0
+        for x, y in zip(tensors, sums, strict=True):
+            assert y.device is x.device
+            np.testing.assert_allclose(y.cpu().numpy(), X * 12, rtol=1e-6)
+
+
 # Numbers.
 
 

@@ -86,12 +86,11 @@ class OnCPU:
         order: `late`: nothing is done that nobody waits for; `others first`: who waits for a stream gets to see what
             all other streams do meanwhile, so that what is written over too early shows; `at once`.
         peers: whether devices read each other's memory.
-        compiler: also compiles each source for an architecture, or raises Refused: NVRTC, say.
+        collectives: whether there is NCCL.
 
     Attributes:
         calls: how often each method was called.
         launches: how often each kernel was run, by its name.
-        sources: each source that was built, in order.
         reports: what went wrong in kernels, in words.
     """
 
@@ -101,15 +100,13 @@ class OnCPU:
         memory: int = 1 << 30,
         order: str = "late",
         peers: bool = True,
-        compiler: Callable[[str, str], Any] | None = None,
+        collectives: bool = True,
     ) -> None:
         assert order in ("late", "others first", "at once")
-        self.collectives = True
-        self.devices, self.order, self.peers, self.compiler = devices, order, peers, compiler
+        self.devices, self.order, self.peers, self.collectives = devices, order, peers, collectives
         self.memory = DeviceMemory(devices, memory)
         self.calls: Counter[str] = Counter()
         self.launches: Counter[str] = Counter()
-        self.sources: list[str] = []
         self.reports: list[str] = []
         self._numbers = itertools.count(1)
         self._things: dict[Handle, Any] = {}
@@ -396,9 +393,6 @@ class OnCPU:
     def build(self, source: str, architecture: str) -> bytes:
         with self._lock:
             self.calls["build"] += 1
-            self.sources.append(source)
-        if self.compiler is not None:
-            self.compiler(source, architecture)
         try:
             return compiled(source)
         except CompileError as error:
@@ -545,7 +539,12 @@ class OnCPU:
             kind = np.dtype(TYPES.get(dtype, dtype))
 
             def operation() -> None:
-                total = sum(_strided(a, kind, (count,), (1,), count).astype(np.float64) for a in sources)
+                for ordinal, *places in zip(ordinals, sources, targets, strict=True):
+                    if not self._checked(ordinal, "a sum", *((ordinal, p, count * kind.itemsize) for p in places)):
+                        return
+                parts = [_strided(a, kind, (count,), (1,), count) for a in sources]
+                wide = np.dtype(np.float32) if kind.itemsize == 2 else kind
+                total = np.sum([p.astype(wide) for p in parts], axis=0, dtype=wide)
                 for target in targets:
                     _strided(target, kind, (count,), (1,), count)[...] = total.astype(kind)
 
