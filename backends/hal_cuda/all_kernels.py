@@ -1,14 +1,15 @@
-"""The kernel table of GPUs: the kernels of all C-like devices, and before them those of this folder."""
+"""The kernel table of GPUs: the kernels of all C-like devices and of groups, and before them those of this folder."""
 
 from __future__ import annotations
 
-from hal.codegen.kernels import all_kernels
+from hal.codegen.kernels import all_kernels, attention
 from hal.plugin import Kernels
 from hal_cuda import convolution
 from hal_cuda.table import kernels as own
 
 kernels = Kernels()
 kernels.update(all_kernels.kernels)
+kernels.update(attention.kernels)
 kernels.update(own)
 
 __all__ = ["convolution", "kernels"]
