@@ -32,34 +32,40 @@ PATIENCE = 0.001  # seconds for which each call is repeated
 ROUNDS, PASSES = 2, 3  # what a busy moment slowed down is measured again later
 SMALL, MEDIUM, LARGE = 16, 1 << 16, 1 << 20  # elements: for the launch, for rates, for the memory's speed
 BYTES = (1 << 10, 1 << 23)  # of the copies that tell a link's latency and bandwidth
+Shapes = tuple[tuple[int, ...], ...]
 LINE = (128, 512)
 IMAGES = (8, 16, 16, 16)
 PIXELS = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 WINDOWS = {"kernel": (2, 2), "stride": (2, 2)}
+SHORT, DOT = (4, 8), (1, 2, 4, 4)
 # fmt: off
-CALLS: dict[str, tuple[tuple[tuple[int, ...], ...], dict[str, Any]]] = {  # by op: shapes of float32 inputs, settings
-    "sum":           ((LINE,), {"axis": (1,)}),
-    "mean":          ((LINE,), {"axis": (1,)}),
-    "max":           ((LINE,), {"axis": (1,)}),
-    "var":           ((LINE,), {"axis": (1,)}),
-    "matmul":        (((256, 256), (256, 256)), {}),
-    "linear":        (((256, 256), (256, 256), (256,)), {}),
-    "attention":     (((4, 4, 64, 32),) * 3, {}),
-    "conv2d":        ((IMAGES, (16, 16, 3, 3)), PIXELS),
-    "conv2d_weight_gradient": ((IMAGES, IMAGES), {**PIXELS, "weight_shape": (16, 16, 3, 3)}),
-    "conv_transpose2d": ((IMAGES, (16, 16, 3, 3)), {"padding": (1, 1)}),
-    "max_pool2d":    ((IMAGES,), WINDOWS),
-    "max_pool2d_gradient": (((8, 16, 8, 8), IMAGES), WINDOWS),
-    "softmax":       ((LINE,), {"axis": 1}),
-    "log_softmax":   ((LINE,), {"axis": 1}),
-    "layer_norm":    ((LINE,), {"dims": 1, "eps": 1e-5}),
-    "batch_norm_train": ((IMAGES,), {"eps": 1e-5}),
-    "permute":       ((LINE,), {"axes": (1, 0)}),
-    "concat":        ((LINE, LINE), {"axis": 0}),
-    "pad":           ((LINE,), {"padding": ((1, 1), (1, 1))}),
+CALLS: dict[str, tuple[Shapes, dict[str, Any], Shapes]] = {  # by op: shapes of float32 inputs, settings, small shapes
+    "sum":           ((LINE,), {"axis": (1,)}, (SHORT,)),
+    "mean":          ((LINE,), {"axis": (1,)}, (SHORT,)),
+    "max":           ((LINE,), {"axis": (1,)}, (SHORT,)),
+    "var":           ((LINE,), {"axis": (1,)}, (SHORT,)),
+    "matmul":        (((256, 256), (256, 256)), {}, (SHORT, (8, 4))),
+    "linear":        (((256, 256), (256, 256), (256,)), {}, (SHORT, SHORT, (4,))),
+    "attention":     (((4, 4, 64, 32),) * 3, {}, ((1, 1, 4, 8),) * 3),
+    "attention_gradient": (((4, 4, 64, 32),) * 5, {}, ((1, 1, 4, 8),) * 5),
+    "conv2d":        ((IMAGES, (16, 16, 3, 3)), PIXELS, (DOT, (2, 2, 3, 3))),
+    "conv2d_weight_gradient": ((IMAGES, IMAGES), {**PIXELS, "weight_shape": (16, 16, 3, 3)}, ()),
+    "conv_transpose2d": ((IMAGES, (16, 16, 3, 3)), {"padding": (1, 1)}, (DOT, (2, 2, 3, 3))),
+    "max_pool2d":    ((IMAGES,), WINDOWS, (DOT,)),
+    "max_pool2d_gradient": (((8, 16, 8, 8), IMAGES), WINDOWS, ((1, 2, 2, 2), DOT)),
+    "softmax":       ((LINE,), {"axis": 1}, (SHORT,)),
+    "log_softmax":   ((LINE,), {"axis": 1}, (SHORT,)),
+    "gelu":          ((LINE,), {}, (SHORT,)),
+    "gelu_with_slope": ((LINE,), {}, (SHORT,)),
+    "layer_norm":    ((LINE,), {"dims": 1, "eps": 1e-5}, (SHORT,)),
+    "layer_norm_gradient": ((LINE, LINE), {"dims": 1, "eps": 1e-5}, (SHORT, SHORT)),
+    "batch_norm_train": ((IMAGES,), {"eps": 1e-5}, (DOT,)),
+    "permute":       ((LINE,), {"axes": (1, 0)}, (SHORT,)),
+    "concat":        ((LINE, LINE), {"axis": 0}, (SHORT, SHORT)),
+    "pad":           ((LINE,), {"padding": ((1, 1), (1, 1))}, (SHORT,)),
     "adam_step":     ((LINE,) * 4 + ((),) * 3, {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0,
-                                                 "decoupled": False, "maximize": False}),
-    "sgd_step":      ((LINE, LINE, ()), {"weight_decay": 0.0, "maximize": False}),
+                                                 "decoupled": False, "maximize": False}, (SHORT,) * 4 + ((),) * 3),
+    "sgd_step":      ((LINE, LINE, ()), {"weight_decay": 0.0, "maximize": False}, (SHORT, SHORT, ())),
 }
 # fmt: on
 
@@ -101,7 +107,7 @@ def _facts(device: Device) -> dict[str, str]:
     import hal
 
     return {
-        "device": str(device), "host": platform.node(), "processor": platform.machine(),
+        "what is measured": "2", "device": str(device), "host": platform.node(), "processor": platform.machine(),
         "processors": str(os.cpu_count()), "threads": os.environ.get("OMP_NUM_THREADS", ""),
         "python": platform.python_version(), "numpy": np.__version__, "hal": hal.__version__,
         **device.backend.identity(device),
@@ -124,48 +130,62 @@ def _keep(path: Path, found: Calibration) -> None:
 
 
 def measure(device: Device) -> Calibration:
-    """Measure `device` now. Takes a second or two."""
-    launch = _seconds(device, ops.add, ((SMALL,), (SMALL,)), {}) or 1e-6
-    whole = _seconds(device, ops.add, ((LARGE,), (LARGE,)), {})
-    bandwidth = 12 * LARGE / max(whole - launch, 1e-9) if whole else 1e9
-    rates: dict[str, float] = {}
-    kinds: dict[str, list[float]] = {}
-    calls = list(_calls())
+    """Measure `device` now. Takes a few seconds."""
+    calls = {op.name: (op, shapes, settings, small) for op, shapes, settings, small in _calls()}
     least: dict[str, float] = {}
+
+    def note(name: str, seconds: float | None) -> None:
+        if seconds is not None:
+            least[name] = min(seconds, least.get(name, seconds))
+
     for _ in range(PASSES):
-        for op, shapes, settings in calls:
-            seconds = _seconds(device, op, shapes, settings)
-            if seconds is not None:
-                least[op.name] = min(seconds, least.get(op.name, seconds))
-    for op, shapes, settings in calls:
-        if op.name not in least:
+        note("launch", _seconds(device, ops.add, ((SMALL,), (SMALL,)), {}))
+        note("memory", _seconds(device, ops.add, ((LARGE,), (LARGE,)), {}))
+        for name, (op, shapes, settings, small) in calls.items():
+            note(name, _seconds(device, op, shapes, settings))
+            if small:
+                note(f"small {name}", _seconds(device, op, small, settings))
+    launch = least.get("launch", 1e-6)
+    bandwidth = 12 * LARGE / max(least["memory"] - launch, 1e-9) if "memory" in least else 1e9
+    rates: dict[str, list[float]] = {}
+    launches: dict[str, list[float]] = {}
+    for name, (op, shapes, settings, _) in calls.items():
+        if name not in least:
             continue
-        seconds = least[op.name]
+        seconds, start = least[name], max(launch, min(least.get(f"small {name}", launch), least[name]))
         specs = tuple(Spec(s, dtypes.float32) for s in shapes)
-        flops = op.cost(*specs, out=op.infer(*specs, **op.bind(len(specs), settings)), **op.bind(len(specs), settings))
-        if not flops.flops:  # it only moves
-            continue
-        rate = flops.flops / max(seconds - launch, 0.05 * seconds)
-        rates[op.name] = float(f"{rate:.4g}")
-        kinds.setdefault(op.kind, []).append(rate)
-    rates |= {kind: float(f"{statistics.median(found):.4g}") for kind, found in kinds.items()}
-    rates[ANY] = float(f"{statistics.median([r for found in kinds.values() for r in found] or [bandwidth / 4]):.4g}")
-    speed = Speed(float(f"{bandwidth:.4g}"), rates, float(f"{launch:.4g}"))
+        given = op.bind(len(specs), settings)
+        flops = op.cost(*specs, out=op.infer(*specs, **given), **given).flops
+        for key in (name, op.kind):
+            launches.setdefault(key, []).append(start)
+            if flops:  # or it only moves
+                rates.setdefault(key, []).append(flops / max(seconds - start, 0.05 * seconds))
+    rates[ANY] = [r for name, found in rates.items() if name in calls for r in found] or [bandwidth / 4]
+    speed = Speed(_rounded(bandwidth), _medians(rates), _rounded(launch), _medians(launches))
     upload, download = _links(device)
     return Calibration(str(device), speed, upload, download, _facts(device))
 
 
-def _calls() -> Iterator[tuple[Op, tuple[tuple[int, ...], ...], dict[str, Any]]]:
+def _medians(found: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: _rounded(statistics.median(numbers)) for name, numbers in found.items()}
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.4g}")
+
+
+def _calls() -> Iterator[tuple[Op, Shapes, dict[str, Any], Shapes]]:
+    """Ops with the shapes and settings that tell how fast they are, and those that tell what any call takes."""
     for op in ops.TABLE.values():
         if op.name in CALLS:
             yield op, *CALLS[op.name]
         elif op.kind == "elementwise" and not op.defaults and len(op.settings) == 0:
             count = len([n for n in op.input_names if not n.endswith("?")])
             if count in (1, 2) and not op.input_names[0].startswith("*"):
-                yield op, ((MEDIUM,),) * count, {}
+                yield op, ((MEDIUM,),) * count, {}, ((SMALL,),) * count
 
 
-def _seconds(device: Device, op: Op, shapes: tuple[tuple[int, ...], ...], settings: dict[str, Any]) -> float | None:
+def _seconds(device: Device, op: Op, shapes: Shapes, settings: dict[str, Any]) -> float | None:
     """The time of a call, the least of a few medians; None where the device has no kernel for it."""
     specs = tuple(Spec(s, dtypes.float32) for s in shapes)
     if dtypes.float32 not in device.backend.dtypes:
@@ -223,4 +243,4 @@ def _there_and_back(device: Device, nbytes: int) -> tuple[float, float]:
 
 def _link(short: float, long: float) -> Link:
     few, many = BYTES
-    return Link(float(f"{(many - few) / max(long - short, 1e-9):.4g}"), float(f"{short:.4g}"))
+    return Link(_rounded((many - few) / max(long - short, 1e-9)), _rounded(short))

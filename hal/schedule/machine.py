@@ -21,7 +21,7 @@ from hal.graph.graph import COPY, Group, Node
 from hal.op import Cost
 from hal.plugin import Array, Backend, Buffer, Kernels, Unavailable
 from hal.schedule.problem import NEVER, Route
-from hal.schedule.speed import Link, Speed
+from hal.schedule.speed import Calibration, Link, Speed
 from hal.views import VIEWS
 
 HANDOFF = 1e-4  # seconds until a thread that waits for a copy goes on; 30 to 300 µs with six queues on two processors
@@ -66,9 +66,10 @@ class Unit:
         if isinstance(node.op, Group):
             inside = [self.seconds(n, training) for n in node.op.graph.nodes]
             cost, saved = node.cost, sum(n.cost.bytes for n in node.op.graph.nodes)
-            launches = self.speed.launch * (len(inside) - 1)
-            work = sum(inside) - launches - max(0, saved - cost.bytes) / self.speed.bandwidth
-            return max(work, self.speed.launch + cost.bytes / self.speed.bandwidth)
+            starts = [self.speed.start(n.op.name, _kind(n)) for n in node.op.graph.nodes]
+            once = 0.0 if node.op.kind == "updates" else sum(starts) - max(starts)  # these stay apart inside, too
+            work = sum(inside) - once - max(0, saved - cost.bytes) / self.speed.bandwidth
+            return max(work, max(starts) + cost.bytes / self.speed.bandwidth)
         if node.op is COPY:
             return 0.0
         return self._alone(node)
@@ -86,6 +87,10 @@ class Unit:
 
     def _of(self, op: str, kind: str, dtype: DType, cost: Cost) -> float:
         return self.speed.seconds(op, kind, dtype.name, cost.flops, cost.bytes)
+
+
+def _kind(node: Node) -> str:
+    return "" if isinstance(node.op, Group) else node.op.kind
 
 
 def _dtypes(node: Node) -> list[DType]:
@@ -189,7 +194,7 @@ def here(devices: Iterable[Device]) -> Machine:
         found.append(hosts[0])
     units = []
     for i, device in enumerate(found):
-        known = calibration_of(device)
+        known = calibration_of(device) if i < asked else Calibration(str(device), Speed(inf, {}), Link(inf), Link(inf))
         limit = device.backend.max_memory(device)
         upload, download = (replace(x, latency=x.latency + HANDOFF) for x in (known.upload, known.download))
         units.append(Unit(device, known.speed, inf if limit is None else limit, upload, download, i < asked))

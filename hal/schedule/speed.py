@@ -13,13 +13,15 @@ ANY = "any"  # the rate of whatever has none of its own
 class Speed:
     """How fast a device computes.
 
-    A call takes `launch` seconds, and then as long as its operations or its bytes take, whichever is longer.
+    A call takes some seconds whatever its size, and then as long as its operations or its bytes take, whichever is
+    longer.
 
     Attributes:
         bandwidth: bytes per second between the device's memory and its arithmetic.
         rates: operations per second (of the op records' costs), by what is known best: `matmul/bfloat16` (op and
             dtype), `contraction/bfloat16` (kind and dtype), `matmul`, `contraction`, or `any` for all the rest.
         launch: seconds that any call takes.
+        launches: the same of those ops, or kinds of ops, that take longer.
 
     >>> speed = Speed(bandwidth=1e9, rates={"contraction": 1e12, "any": 1e9}, launch=1e-6)
     >>> speed.seconds("matmul", "contraction", "float32", flops=2_000_000_000, nbytes=1000)
@@ -29,6 +31,7 @@ class Speed:
     bandwidth: float
     rates: Mapping[str, float]
     launch: float = 0.0
+    launches: Mapping[str, float] = field(default_factory=dict)
 
     def rate(self, op: str, kind: str, dtype: str) -> float:
         """Operations per second of an op on numbers of a type."""
@@ -37,13 +40,17 @@ class Speed:
                 return self.rates[key]
         return self.bandwidth
 
+    def start(self, op: str, kind: str) -> float:
+        """What any call of an op takes, however small."""
+        return self.launches.get(op, self.launches.get(kind, self.launch))
+
     def seconds(self, op: str, kind: str, dtype: str, flops: float, nbytes: float) -> float:
         """What a call takes."""
-        return self.launch + max(flops / self.rate(op, kind, dtype), nbytes / self.bandwidth)
+        return self.start(op, kind) + max(flops / self.rate(op, kind, dtype), nbytes / self.bandwidth)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "rates": dict(self.rates)}
+        return {**asdict(self), "rates": dict(self.rates), "launches": dict(self.launches)}
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def _measured_roughly(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAL_CACHE_DIR", str(kept))
     monkeypatch.setattr("hal.schedule.calibrate.PATIENCE", 1e-4)
     monkeypatch.setattr("hal.schedule.calibrate.LARGE", 1 << 14)
+    monkeypatch.setattr("hal.schedule.calibrate.PASSES", 1)
     monkeypatch.setattr("hal.schedule.calibrate.BYTES", (1 << 10, 1 << 16))
 
 

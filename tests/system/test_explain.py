@@ -32,6 +32,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("hal.schedule.calibrate.PATIENCE", 1e-4)
     monkeypatch.setattr("hal.schedule.calibrate.LARGE", 1 << 14)
+    monkeypatch.setattr("hal.schedule.calibrate.PASSES", 1)
     monkeypatch.setattr("hal.schedule.calibrate.BYTES", (1 << 10, 1 << 16))
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
