@@ -134,7 +134,7 @@ def scatter(
     flat = given.reshape(taken, -1)
     reach = [(n - 1) * s + d * (k - 1) + 1 for n, k, s, d in zip((rows, across), kernel, stride, dilation, strict=True)]
     whole = max(reach[0], padding[0] + height), max(reach[1], padding[1] + width)
-    step = max(1, BLOCK // (made * each * across * images * x.itemsize))
+    step = max(1, 4 * BLOCK // (made * each * across * images * x.itemsize))  # each block is many short sums
 
     def part(start: int, stop: int) -> None:
         """Some channels of the result, which no others write."""

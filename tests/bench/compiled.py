@@ -1,6 +1,6 @@
 """Measures `hal.compile` beside eager hal, torch eager, torch.compile and jax.jit, where they are there.
 
-    python tests/bench/compiled.py [--quick] [--only mlp] [--json results.json]
+    python tests/bench/compiled.py [--quick] [--only networks] [--cpu-time] [--json results.json]
 
 Contenders of one row are timed in turn within one run, so that only their ratio counts: machines are noisy.
 Each figure is a median; nothing here passes or fails.
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+import run
 from run import Row, _in_processes, _lenet, _mlp, timed
 
 Step = Callable[[Any, Any], Any]
@@ -60,7 +61,7 @@ def training_step(library: str, build: Build, arrays: tuple[Any, Any]) -> tuple[
     return step, *given
 
 
-def contenders_of(build: Build, arrays: tuple[Any, Any]) -> tuple[dict[str, Callable[[], Any]], str]:
+def contenders_of(name: str, build: Build, arrays: tuple[Any, Any]) -> tuple[dict[str, Callable[[], Any]], str]:
     """The step in each library, and what there is to say of hal's plan."""
     import hal
 
@@ -88,6 +89,10 @@ def contenders_of(build: Build, arrays: tuple[Any, Any]) -> tuple[dict[str, Call
             found["torch.compile"] = lambda: inductor(tx, ty)
         except Exception as error:  # it needs a C++ compiler
             note += f"; torch.compile: {type(error).__name__}"
+    if beside_jax:
+        import in_jax
+
+        found["jax.jit"] = in_jax.training_step(name, arrays)
     return found, note
 
 
@@ -106,7 +111,7 @@ def networks(quick: bool) -> list[Row]:
         ("LeNet-5, batch 64", _lenet, images(64, 1, 28, 28), 3),
         ("transformer, 2 layers, d 128, T 64, batch 8", _transformer, (words, words), 1),
     ):
-        contenders, note = contenders_of(build, arrays)
+        contenders, note = contenders_of(name, build, arrays)
         rows.append(timed(name, contenders, 3 if quick else 25, 1 if quick else calls, "ms", note))
     return rows
 
@@ -147,6 +152,8 @@ def chains(quick: bool) -> list[Row]:
 
             tx = torch.tensor(array)
             contenders["torch"] = lambda f=function, x=tx: f(x)
+            inductor = torch.compile(function)
+            contenders["torch.compile"] = lambda f=inductor, x=tx: f(x)
         if beside_jax:
             import jax
 
@@ -250,8 +257,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="few repetitions: to see that it runs")
     parser.add_argument("--only", choices=SECTIONS, help="one section")
+    parser.add_argument("--cpu-time", action="store_true", help="of all threads: what else runs disturbs it less")
     parser.add_argument("--json", type=Path, help="write the rows into a file, too")
     given = parser.parse_args()
+    if given.cpu_time:
+        run.clock = time.process_time
     rows: list[Row] = []
     for name, section in SECTIONS.items():
         if given.only in (None, name):
