@@ -13,7 +13,7 @@ JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow oracles plugins bench lint types docs dev size clean
+.PHONY: help demo test slow conform oracles plugins bench lint types docs dev size clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,7 +25,10 @@ test: $(VENV)/.test ## Run the plain tests.
 	$(PYTEST) --dist worksteal -m "not slow" $(ARGS)
 
 slow: $(VENV)/.test ## Run the slow tests.
-	$(PYTEST) --dist loadfile -m slow $(ARGS)
+	$(PYTEST) --dist loadfile -m "slow and not conformance" $(ARGS)
+
+conform: $(VENV)/.test ## Run the whole conformance suite on OpenCL.
+	$(PYTEST) --dist worksteal -m conformance tests/backends/test_opencl_conformance.py $(ARGS)
 
 oracles: $(VENV)/.oracles ## Run what compares with torch, plain and slow: its own samples, functions, layers, optimizers.
 	$(PYTEST) --dist worksteal -m oracle tests/oracles tests $(ARGS)

@@ -94,9 +94,18 @@ def group(number: int) -> None:
     run(*(drawn(v.spec.shape).storage.buffer for v in graph.inputs))
 
 
+def scans() -> None:
+    """Running sums and products, in chunks and without."""
+    for shape, axis in [((2, 300), 1), ((150, 2), 0), ((3, 5), 1)]:
+        x = drawn(shape)
+        near(ops.cumsum(x, axis=axis), np.cumsum(x.cpu().numpy(), axis=axis))
+        near(ops.cumprod(x, axis=axis), np.cumprod(x.cpu().numpy(), axis=axis))
+
+
 TILES: dict[str, Shape] = {"tiles": Tiles(4, 2, 2, 2, 4), "panels": Panels(2, 2, 2, 4, 4)}
 CASES: dict[str, Callable[[], None]] = {
     "products": products,
+    "scans": scans,
     **{f"convolution {i}": partial(convolution, i) for i in range(len(CONVOLUTIONS))},
     **{f"group {i}": partial(group, i) for i in range(len(GROUPS))},
 }

@@ -41,12 +41,11 @@ def write_files(task: str, folder: Path) -> None:
     labels = (np.arange(128) * 7 % 10).astype(np.uint8)
     if task == "mnist":
         for part in ("train", "t10k"):
-            of_labels, of_images = (
-                struct.pack(">2I", 0x801, len(labels)),
-                struct.pack(">4I", 0x803, len(labels), 28, 28),
+            head, rest = struct.pack(">4I", 0x803, len(labels), 28, 28), images_of(labels, (28, 28)).tobytes()
+            (folder / f"{part}-images-idx3-ubyte").write_bytes(head + rest)
+            (folder / f"{part}-labels-idx1-ubyte").write_bytes(
+                struct.pack(">2I", 0x801, len(labels)) + labels.tobytes()
             )
-            (folder / f"{part}-images-idx3-ubyte").write_bytes(of_images + images_of(labels, (28, 28)).tobytes())
-            (folder / f"{part}-labels-idx1-ubyte").write_bytes(of_labels + labels.tobytes())
     if task == "cifar10":
         records = np.concatenate([labels[:, None], images_of(labels, (3, 32, 32)).reshape(-1, 3072)], axis=1)
         for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
