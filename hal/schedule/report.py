@@ -111,12 +111,17 @@ class PlanReport:
             f"{len(self.rows)} steps ({', '.join(f'{n} {how}' for how, n in kinds.items())}), "
             f"predicted {duration(self.seconds)} on {self.machine}; busiest: {self.bottleneck or 'nothing'}"
         ]
+        idle = [queue for queue, seconds in self.busy.items() if not seconds and queue not in self.peak]
         for queue, seconds in self.busy.items():
+            if queue in idle:
+                continue
             share = f"{seconds / self.seconds:.0%}" if self.seconds else "0%"
             carried = f", carries {size(self.moved[queue])}" if queue in self.moved else ""
             held = f", holds at most {size(self.peak[queue])}" if queue in self.peak else ""
             limit = f" of {size(self.memory[queue])}" if queue in self.memory else ""
             lines.append(f"  {queue}: busy {duration(seconds)} ({share}){carried}{held}{limit}")
+        if idle:
+            lines.append(f"  {', '.join(idle)}: idle")
         return [*lines, *self.notes]
 
     def to_dict(self) -> dict[str, Any]:
@@ -253,6 +258,7 @@ class _Reporting:
         self.number = {o: i for i, e in enumerate(told.events) for o in e.node.outputs}
         self.consumers = graph.consumers()
         self.results = set(graph.results)
+        self.over = set() if plan is None else {graph.updates[old] for old in plan.in_place}
         self.routes = machine.routes()
 
     def row(self, index: int, event: Event) -> Row:
@@ -321,6 +327,8 @@ class _Reporting:
         nbytes = size(sum(o.spec.nbytes for o in node.outputs))
         if is_view(node) and node.device.backend.views:
             return "in the memory of its input"
+        if self.plan is not None and self.over.issuperset(node.outputs):
+            return f"over the old contents, {nbytes}"
         if out in self.results:
             return f"in {nbytes} that the call gives"
         if self.plan is not None:
