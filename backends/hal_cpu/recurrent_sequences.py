@@ -104,7 +104,7 @@ def lstm_sequence(given: Array, h: Array, c: Array, w_hh: Array) -> tuple[Array,
     given, h, c, w_hh = _cell_inputs(given, h, c, w_hh)
     steps, batch, rows = given.shape
     n = rows // 4
-    hs, cs = np.empty((2, steps, batch, n), given.dtype)
+    hs, cs = np.empty((steps, batch, n), given.dtype), np.empty((steps, batch, n), given.dtype)
     sums, weight = np.empty(given.shape, given.dtype), _by_columns(w_hh)
     gates, product = scratch("gates", (batch, rows), given.dtype), scratch("states", (batch, n), given.dtype)
     i, f, g, o = (gates[:, k * n : (k + 1) * n] for k in range(4))
@@ -134,7 +134,7 @@ def lstm_sequence_gradient(
     steps, batch, rows = sums.shape
     n = rows // 4
     found = np.empty(sums.shape, sums.dtype)
-    by_h, by_c = np.zeros((2, batch, n), sums.dtype)
+    by_h, by_c = np.zeros((batch, n), sums.dtype), np.zeros((batch, n), sums.dtype)
     product = scratch("states", (batch, n), sums.dtype)
     for start, stop in _steps_together(steps, batch * rows):
         kept, by_new = _lstm_slopes(sums[start:stop], cs, c, found[start:stop], start, stop)
@@ -230,7 +230,7 @@ def gru_sequence_gradient(
     g, given, sums, hs, h, w_hh, gs = _cell_inputs(g, given, sums, hs, h, w_hh, gs)
     steps, batch, rows = given.shape
     n = rows // 3
-    by_given, by_sums = np.empty((2, *given.shape), given.dtype)
+    by_given, by_sums = np.empty(given.shape, given.dtype), np.empty(given.shape, given.dtype)
     by_h, by_new = np.zeros((batch, n), given.dtype), scratch("states", (batch, n), given.dtype)
     for start, stop in _steps_together(steps, batch * rows):
         here = slice(start, stop)
