@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from hal.codegen.dialect import Dialect
 
 
+def key_of(identity: str, source: str) -> str:
+    """The name of the file that the binary of a source is kept in, without `.bin`."""
+    return hashlib.sha256(f"{identity}\n{source}".encode()).hexdigest()[:32]
+
+
 class BuildError(Exception):
     """What a compiler said of a source that it refused."""
 
@@ -71,7 +76,7 @@ class Programs(ABC):
         return cache_dir() / self.family[0]
 
     def _program(self, source: str, label: str) -> Any:
-        key = hashlib.sha256(f"{self.identity}\n{source}".encode()).hexdigest()[:32]
+        key = key_of(self.identity, source)
         file = self.folder() / f"{key}.bin"
         if file.is_file():
             try:
