@@ -21,6 +21,7 @@ from hal.transfer import check_dtype, to_device
 
 MAX_CONSTANTS = 4096
 NUMBERS = (int, float, complex, Number)
+_OPERANDS = (Tensor, *NUMBERS)
 scalars: dict[tuple[Any, ...], Tensor] = {}  # constants by what Python's operators have at hand
 _constants: dict[tuple[Any, ...], Tensor] = {}
 _kept: set[int] = set()  # their ids
@@ -79,7 +80,7 @@ def onto_one_device(op: Op, args: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], 
     given, args = args, tuple(x if isinstance(x, (Tensor, int, float, complex)) else as_operand(x) for x in args)
     tensors = [x for x in args if isinstance(x, Tensor)]
     for x, was in zip(args, given, strict=True):
-        if not isinstance(x, (Tensor, *NUMBERS)):
+        if not isinstance(x, _OPERANDS):
             raise DTypeError(
                 f"{op.name} takes tensors and Python numbers by position, got {type(was).__name__}: "
                 "make a tensor of it with hal.tensor(...)"

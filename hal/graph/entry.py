@@ -99,7 +99,7 @@ class Entry:
         state = {v for v, source in self.sources if isinstance(source, State)}
         kept = 0 if found.backward is None else found.backward.kept
         free = len(found.graph.outputs) - kept - len(found.reads)
-        fresh = {v for v, source in self.sources if isinstance(source, Earlier) and source.alone}
+        fresh = {v for v, source in self.sources if isinstance(source, Earlier)}
         self.plan = planned(found.graph, options, found.owners, state, free, fresh)
         self.backward = None if found.backward is None else planned(found.backward.graph, options)
         self.origin = Origin(1, user_line())

@@ -90,13 +90,11 @@ class Earlier:
     """What an earlier part of the same call computed, for a function that is split.
 
     Attributes:
-        kept: where it is found.
-        alone: whether nothing else that was kept may lie in its memory.
+        kept: where it is found. Nothing else that is found there lies in its memory.
     """
 
     kept: dict[Value, Buffer]
     value: Value
-    alone: bool = False
 
     def same(self, other: Source) -> bool:
         """Whether another trace means the same."""

@@ -7,8 +7,7 @@ changed nothing yet, so that the function can be traced once more, with that ans
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -22,9 +21,9 @@ from hal.graph.host import Board, Calculation
 from hal.graph.inputs import Earlier, Enter, Source, State, entrance
 from hal.graph.memory import roots
 from hal.graph.plan import Plan
-from hal.graph.planner import plan_of
+from hal.graph.planner import run_now
 from hal.graph.rewrites.outputs import KEPT
-from hal.graph.split import Cut, Path, answer_of
+from hal.graph.split import Cut, Fetch, Path, answer_of
 from hal.graph.trace import Trace, live
 from hal.graph.tracer import Tracer
 from hal.op import Array
@@ -41,16 +40,23 @@ class Missed:
     path: Path
 
 
-def fetcher(leaves: Sequence[Tensor]) -> Callable[[Tracer, Sequence[Value]], list[Array]]:
-    """A function that computes values of a trace at once, from what its inputs are in the call that is traced."""
+def fetcher(leaves: Sequence[Tensor]) -> Fetch:
+    """A function that computes values of a trace at once, from what its inputs are in the call that is traced.
+
+    What it has computed it keeps until the trace is over, since the next question may need it as well.
+    """
+    known: dict[Value, Buffer] = {}
 
     def fetch(tracer: Tracer, wanted: Sequence[Value]) -> list[Array]:
-        graph = _between(tracer.nodes, wanted, tuple(tracer.sources), tracer.constants)
-        sources = [tracer.sources[v] for v in graph.inputs]
+        missing = live([node for node in tracer.nodes if node.outputs[0] not in known], wanted)
+        used = {x for node in missing for x in node.inputs} | set(wanted)
+        sources = {v: s for v, s in tracer.sources.items() if v in used and v not in known}
+        known.update({v: t.buffer for v, t in tracer.constants.items() if v in used})
         with tracing.eagerly():
-            _bring_back(sources)
-            buffers = entrance(plan_of(graph).run, sources)(leaves)
-            return [on_host(b, v) for b, v in zip(buffers, wanted, strict=True)]
+            _bring_back(sources.values())
+            known.update(zip(sources, entrance(lambda *buffers: buffers, list(sources.values()))(leaves), strict=True))
+            run_now(missing, known)
+            return [on_host(known[v], v) for v in wanted]
 
     return fetch
 
@@ -135,9 +141,7 @@ class Part:
         if self._plan is None:
             known = dict(self.sources)
             graph = _between(tuple(self.nodes), tuple(self.outputs), (*known, *self.earlier), dict(self.constants))
-            given, root = set(graph.inputs), roots(graph.nodes)
-            owners = [i if root.get(v, v) in given else KEPT for i, v in enumerate(graph.outputs)]
-            plan = planned(graph, replace(self.tree.options, exact=True), owners)
+            plan = planned(graph, replace(self.tree.options, exact=True), [KEPT] * len(graph.outputs))
             sources = [known[v] if v in known else Earlier(self.tree.kept, v) for v in graph.inputs]
             self._plan = replace(plan, end=str(self.cut)), sources
             self._enter = entrance(plan.run, sources)
@@ -145,6 +149,19 @@ class Part:
 
 
 Way = Part | Entry
+
+
+def _taken(nodes: Iterable[Node], end: Sequence[Value], makers: Mapping[Value, Part]) -> dict[Value, None]:
+    """What these nodes, and what they end with, take from earlier parts; these are told to keep it.
+
+    It is never a view: of what may lie in the same memory, only the one that lies there first is kept.
+    """
+    here = {out for node in nodes for out in node.outputs}
+    inputs = (*[x for node in nodes for x in node.inputs], *end)
+    taken = dict.fromkeys(v for v in inputs if v in makers and v not in here)
+    for v in taken:
+        makers[v].need(v)
+    return taken
 
 
 def _shown(answer: Hashable) -> str:
@@ -255,6 +272,7 @@ class Tree:
         graph, cuts = found.graph, found.cuts
         self.once = found.once and not self.ways
         spans = [graph.nodes[a:b] for a, b in pairwise([0, *[c.nodes for c in cuts], len(graph.nodes)])]
+        views = {node for node in graph.nodes if roots([node])}  # which are made again by each part that needs them
         ways, parts, waiting = self.ways, list[Part](), list[Node]()
         for cut, span in zip(cuts, spans, strict=False):  # the last span ends with the function
             waiting += span
@@ -263,39 +281,24 @@ class Tree:
                 part = Part(found, cut, span, live(waiting, cut.reads), self)
                 ways.insert(0, part)
             parts.append(part)
-            waiting = [node for node in waiting if node not in part.nodes]
+            waiting = [node for node in waiting if node in views or node not in part.nodes]
             ways = part.then.setdefault(answer_of(cut, self.board, found.steps), [])
 
         last = live([*waiting, *spans[-1]], graph.results)
-        made_in = {out: i for i, part in enumerate(parts) for node in part.nodes for out in node.outputs}
-        for i, part in enumerate(parts):
-            part.earlier |= self._cross(parts[:i], made_in, part.nodes, part.cut.reads)
+        makers = {out: p for p in parts for node in p.nodes if node not in views for out in node.outputs}
+        for part in parts:
+            part.earlier |= _taken(part.nodes, part.cut.reads, makers)
             for v in part.cut.reads:
                 if v not in part.earlier:
                     part.need(v)
-        root = roots([node for part in parts for node in part.nodes])
-        self._end(found, ways, last, self._cross(parts, made_in, last, graph.results), root)
+        self._end(found, ways, last, _taken(last, graph.results, makers))
 
-    def _cross(
-        self, parts: Sequence[Part], made_in: dict[Value, int], nodes: Iterable[Node], end: Sequence[Value]
-    ) -> dict[Value, None]:  # fmt: skip
-        """What these nodes, and what they end with, take from the parts; these are told to keep it."""
-        taken = (*[x for node in nodes for x in node.inputs], *end)
-        found = dict.fromkeys(v for v in taken if made_in.get(v, len(parts)) < len(parts))
-        for v in found:
-            parts[made_in[v]].need(v)
-        return found
-
-    def _end(
-        self, found: Trace, ways: list[Way], nodes: Sequence[Node], crossing: dict[Value, None],
-        root: dict[Value, Value],
-    ) -> None:  # fmt: skip
+    def _end(self, found: Trace, ways: list[Way], nodes: Sequence[Node], crossing: dict[Value, None]) -> None:
         """The part after the last question: what an unsplit function has as a whole."""
         graph = found.graph
         used = {*graph.results, *graph.updates, *[x for node in nodes for x in node.inputs]}
         inputs = {v: s for v, s in zip(graph.inputs, found.sources, strict=True) if v in used}
-        memory = Counter(root.get(v, v) for v in crossing)
-        inputs |= {v: Earlier(self.kept, v, memory[root.get(v, v)] == 1) for v in crossing}
+        inputs |= {v: Earlier(self.kept, v) for v in crossing}
         constants = {v: t for v, t in graph.constants.items() if v in used}
         last = Graph(tuple(inputs), tuple(nodes), graph.outputs, constants, graph.updates)
         end = replace(found, graph=last, sources=tuple(inputs.values()))

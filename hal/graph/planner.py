@@ -48,6 +48,21 @@ def plan_of(graph: Graph, arenas: Arenas | None = None) -> Plan:
     return Replay(whole, tuple(steps), arenas).plan
 
 
+def run_now(nodes: Sequence[Node], known: dict[Value, Any]) -> None:
+    """Run nodes, none of which is a group, one after another, and add the buffers of their results to `known`.
+
+    Raises:
+        DeviceError: a kernel failed; the message names the op, the device and the user's line.
+    """
+    for node in nodes:
+        (step,) = _steps(node)
+        try:
+            result = step.call(*[known[x] for x in node.inputs], **step.settings)
+        except Exception as error:
+            _raise(error, step)
+        known.update(zip(node.outputs, (result,) if node.single else result, strict=True))
+
+
 def _steps(node: Node) -> list[Step]:
     if node.op is COPY:
         return [_copy(node)]
@@ -236,12 +251,13 @@ class Replay:
         if not step.device.backend.views:
             return {}
         root = memory.roots(self.graph.nodes)
-        escaping = {root.get(v, v) for v in self.graph.outputs}
+        seen_elsewhere = {root[v] for v in (*self.graph.outputs, *step.node.inputs) if v in root}
         made = set(step.node.outputs)
         return {
             old: new
             for old, new in self.graph.updates.items()
-            if new in made and old in step.node.inputs and old not in escaping and new not in self.graph.outputs
+            if new in made and old in step.node.inputs and old not in seen_elsewhere
+            and old not in self.graph.outputs and new not in self.graph.outputs
             and old.device is step.device
         }  # fmt: skip
 

@@ -191,6 +191,25 @@ def test_in_place_changes_reach_arguments_state_and_views() -> None:
     assert data.tolist() == [[7, 1, 1], [7, 1, 1]]
 
 
+def test_a_gradient_that_is_a_view_of_another_parameter() -> None:
+    """Steps may not write over what another step still reads under another name."""
+    found = []
+    for compiled in (True, False):
+        hal.manual_seed(0)
+        p, q = (nn.Parameter(hal.randn(300, 300)) for _ in range(2))
+        optimizer = nn.optim.SGD([p, q], lr=0.1)
+
+        def step(p: Any = p, q: Any = q, optimizer: nn.optim.Optimizer = optimizer) -> None:
+            p.grad, q.grad = q.detach().T * 1, p.detach().T * 1
+            optimizer.step()
+
+        run = hal.compile(step) if compiled else step
+        for _ in range(3):
+            run()
+        found.append([p.tolist(), q.tolist()])
+    assert found[0] == found[1]
+
+
 def test_swapping_two_states() -> None:
     a, b = hal.zeros(2), hal.ones(2)
 

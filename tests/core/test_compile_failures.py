@@ -73,9 +73,7 @@ def test_a_failing_kernel_changes_no_state_and_says_where(broken: str, calls: in
 
         before = everything()
         backend.broken = broken
-        with pytest.raises(
-            DeviceError, match=rf"{broken} on melting, called at .*_failures.py:\d+.*melted"
-        ):
+        with pytest.raises(DeviceError, match=rf"{broken} on melting, called at .*_failures.py:\d+.*melted"):
             compiled(x, y)
         after = everything()
         if calls == 0:  # the optimizer has made its state, of zeros

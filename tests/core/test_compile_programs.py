@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 import hal
 import hal_cpu.fusion
+from hal.errors import HalError
 from hal.testing.calls import fetch
+from hal.testing.programs import Program
 from hal.testing.random_programs import random_program
 
 
@@ -52,3 +55,51 @@ def test_random_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_a_thousand_random_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     check(iter(range(100, 1100)), monkeypatch)
+
+
+def check_split(seeds: Iterator[int]) -> int:
+    """Compare programs that look at their results; gives how many ways there were besides the first ones."""
+    device = hal.device("cpu")
+    ways = 0
+    for seed in seeds:
+        program = random_program(seed, device)
+
+        def looking(inputs: dict[str, hal.Tensor], program: Program = program) -> tuple[dict[str, hal.Tensor], float]:
+            found: dict[str, hal.Tensor] = {}
+            numbers = 0.0
+            for name, x in program.run(inputs).items():
+                if not x.dtype.is_floating or x.spec.size == 0:
+                    found[name] = x
+                elif x.float().sum() > 0:
+                    found[name] = x * 2
+                else:
+                    n = x.float().mean().item()
+                    numbers = numbers + n * 0.5
+                    found[name] = x - n
+            return found, numbers
+
+        plain = {name: hal.tensor(x, device=device) for name, x in program.inputs.items()}
+        turned = {name: -x if x.dtype.is_floating else x for name, x in plain.items()}
+        with hal.no_grad():
+            compiled = hal.compile(looking, split=True, exact=True)
+            wanted = [(plain, looking(plain))]
+            with suppress(HalError):  # some ops do not take all numbers
+                wanted.append((turned, looking(turned)))
+            for inputs, (want, others) in (*wanted, *wanted):
+                got, numbers = compiled(inputs)
+                assert repr(numbers) == repr(others)
+                for name, x in got.items():
+                    assert x.dtype is want[name].dtype
+                    assert fetch(x).tobytes() == fetch(want[name]).tobytes(), f"program {seed}, {name}"
+        assert compiled.counters.eager == 0
+        ways += compiled.counters.ways
+    return ways
+
+
+def test_random_programs_that_are_split() -> None:
+    assert check_split(iter(range(6))) > 2
+
+
+@pytest.mark.slow
+def test_many_random_programs_that_are_split() -> None:
+    check_split(iter(range(100, 180)))
