@@ -24,6 +24,7 @@ import numpy as np
 from hal import config, dtypes, ops
 from hal.decision import decision_for
 from hal.device import Device
+from hal.errors import OutOfMemoryError
 from hal.op import Op
 from hal.schedule.speed import ANY, Calibration, Link, Speed
 from hal.spec import Spec
@@ -186,7 +187,7 @@ def _calls() -> Iterator[tuple[Op, Shapes, dict[str, Any], Shapes]]:
 
 
 def _seconds(device: Device, op: Op, shapes: Shapes, settings: dict[str, Any]) -> float | None:
-    """The time of a call, the least of a few medians; None where the device has no kernel for it."""
+    """The least time of a call; None where the device has no kernel for it, or at the moment no room."""
     specs = tuple(Spec(s, dtypes.float32) for s in shapes)
     if dtypes.float32 not in device.backend.dtypes:
         return None
@@ -198,13 +199,12 @@ def _seconds(device: Device, op: Op, shapes: Shapes, settings: dict[str, Any]) -
     if kernel is None:
         return None
     rng = np.random.default_rng(0)
-    buffers = [device.backend.upload(np.asarray(rng.uniform(0.1, 0.9, s.shape), np.float32), device) for s in specs]
     given = decision.settings
-
-    def call() -> None:
-        kernel(*buffers, **given)
-
-    return _time(call, lambda: device.backend.synchronize(device))
+    try:
+        buffers = [device.backend.upload(np.asarray(rng.uniform(0.1, 0.9, s.shape), np.float32), device) for s in specs]
+        return _time(lambda: kernel(*buffers, **given), lambda: device.backend.synchronize(device))
+    except OutOfMemoryError:
+        return None
 
 
 def _time(call: Callable[[], object], wait: Callable[[], None]) -> float:
@@ -227,9 +227,16 @@ def _time(call: Callable[[], object], wait: Callable[[], None]) -> float:
 
 
 def _links(device: Device) -> tuple[Link, Link]:
-    """How fast copies from and to the host are."""
-    (up, down), (long_up, long_down) = (_there_and_back(device, nbytes) for nbytes in BYTES)
-    return _link(up, long_up), _link(down, long_down)
+    """How fast copies from and to the host are, by a short and a long one: shorter on a device that is nearly full."""
+    few, many = BYTES
+    while many > few:
+        try:
+            (up, down), (long_up, long_down) = (_there_and_back(device, nbytes) for nbytes in (few, many))
+        except OutOfMemoryError:
+            many //= 16
+            continue
+        return _link(many - few, up, long_up), _link(many - few, down, long_down)
+    return Link(1e9), Link(1e9)
 
 
 def _there_and_back(device: Device, nbytes: int) -> tuple[float, float]:
@@ -241,6 +248,5 @@ def _there_and_back(device: Device, nbytes: int) -> tuple[float, float]:
     return up, _time(lambda: backend.download(buffer, spec), lambda: None)
 
 
-def _link(short: float, long: float) -> Link:
-    few, many = BYTES
-    return Link(_rounded((many - few) / max(long - short, 1e-9)), _rounded(short))
+def _link(more: int, short: float, long: float) -> Link:
+    return Link(_rounded(more / max(long - short, 1e-9)), _rounded(short))

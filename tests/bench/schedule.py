@@ -158,8 +158,8 @@ def auto(devices: list[str], quick: bool) -> Table:
         runs = {device: training_step(make, device)[0] for device in ["cpu", *devices]}
         chosen, compiled = training_step(make, "cpu")
         runs["auto"] = _under_auto(chosen, devices)
-        times = in_turn(runs, 3 if quick else ROUNDS)
-        best = min((d for d in runs if d != "auto"), key=lambda d: statistics.median(times[d]))
+        times = in_turn(runs, 3 if quick else 2 * ROUNDS)
+        best = min((d for d in runs if d != "auto"), key=lambda d: min(times[d]))
         pair = {"alone": runs[best], "auto": runs["auto"]}
         ratios = []
         for clock in (time.perf_counter, time.process_time):
@@ -167,12 +167,12 @@ def auto(devices: list[str], quick: bool) -> Table:
             ratios.append(statistics.median(a / b for a, b in zip(found["auto"], found["alone"], strict=True)))
         used = sorted({str(s.device) for s in compiled.plans[-1].steps})
         rows.append({
-            "training step": name, **{d: duration(statistics.median(t)) for d, t in times.items()},
+            "training step": name, **{d: duration(min(t)) for d, t in times.items()}, "best alone": best,
             "auto / best alone": f"{ratios[0]:.3f}", "in processor time": f"{ratios[1]:.3f}",
             "auto runs on": ", ".join(used),
         })  # fmt: skip
     return (
-        "Training steps on real devices, in turn: medians of wall times, and medians of the ratios of pairs.",
+        "Training steps on real devices, in turn: least wall times; of `auto` and the best device, medians of pairs.",
         rows,
     )
 
@@ -240,7 +240,7 @@ def predictions(devices: list[str], quick: bool) -> Table:
     return (
         "What-if: a step that was traced on the CPU, as predicted for each device without running there, and the least "
         "time of a call that then ran there (on the CPU in processor time, as others used it). Of a simulated machine: "
-        "its time in the event-level simulation.",
+        "its time in the event-level simulation, which keeps operands on the chip where the prediction loads them.",
         rows,
     )
 
@@ -306,7 +306,8 @@ def rendered(tables: list[Table], asked: str) -> str:
         "# The scheduler\n",
         f"Measured on {date.today():%d %B %Y}: {os.cpu_count()} processors ({platform.machine()}) shared with others, "
         f"NumPy {np.__version__}, one thread for products of matrices (OMP_NUM_THREADS="
-        f"{os.environ.get('OMP_NUM_THREADS', 'unset')}). Only ratios within a row mean something.\n",
+        f"{os.environ.get('OMP_NUM_THREADS', 'unset')}), load average {os.getloadavg()[0]:.0f}. "
+        "Only ratios within a row mean something.\n",
     ]
     for said, rows in tables:
         titles = list(rows[0])

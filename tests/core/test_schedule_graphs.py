@@ -20,7 +20,7 @@ from hal.errors import ConfigError, DeviceError, GraphError, OutOfMemoryError
 from hal.graph.graph import COPY, Graph
 from hal.graph.planner import plan_of
 from hal.schedule import trial
-from hal.schedule.calibrate import calibration_of, known_calibration
+from hal.schedule.calibrate import calibration_of, known_calibration, measure
 from hal.schedule.machine import Machine, Unit, here, machine_from, presets, quantity
 from hal.schedule.placing import Placed, moved_to, place_on, placed
 from hal.schedule.queues import overlapped, runs_apart
@@ -315,6 +315,15 @@ def test_what_was_measured_holds_while_the_device_is_the_same(tmp_path: Path, mo
         assert known_calibration(device) is None
         monkeypatch.setattr(backend, "identity", lambda device: told)
         assert known_calibration(device) == measured
+
+
+def test_a_device_that_is_full_is_measured_with_what_room_it_has() -> None:
+    with Fake("fa", only=("add", "exp"), memory=3000).registered():
+        held = hal.zeros(300, device="fa")
+        found = measure(hal.device("fa"))
+        assert found.speed.launch > 0
+        assert found.upload.bandwidth > 0
+        assert held.shape == (300,)
 
 
 def test_the_users_word_wins() -> None:
