@@ -28,6 +28,7 @@ Call = Callable[[], Any]
 UNITS = {"TFLOP/s": 1e12, "GB/s": 1e9}
 BATCH = 0.03  # seconds that a batch of calls takes, about
 ROUNDS = (3, 25)
+COMPILING = 75  # seconds that torch.compile may take for a network
 KINDS = {"float32": 2e-4, "tf32": 5e-2, "float16": 5e-2, "bfloat16": 2e-1}  # what results may differ by, in norm
 
 
@@ -77,14 +78,18 @@ def norm_of_difference(a: Any, b: Any) -> float:
     return float(np.linalg.norm((a - b).ravel())) / scale
 
 
-def measured(row: Row, peers: list[Peer], seconds: float, trying: Callable[[str, str], bool]) -> Found:
-    """Time one row for at most so many seconds, apart from what compiling takes."""
+def measured(row: Row, peers: list[Peer], seconds: float, left: float, trying: Callable[[str, str], bool]) -> Found:
+    """Time one row for at most so many seconds, apart from what compiling takes, for which there are `left` seconds."""
+    begun = time.monotonic()
     found = Found(row.name, work=row.work, rate=row.rate, goal=row.goal, note=row.note)
     calls: dict[str, tuple[Peer, Call, int]] = {}
     reference: tuple[str, Any] | None = None
     for peer in peers:
         if not trying(row.name, peer.name):
             found.errors[peer.name] = "left out: it took the process down"
+            continue
+        if time.monotonic() - begun > left - COMPILING and peer.name == "torch.compile":
+            found.errors[peer.name] = "left out: too little time is left to compile"
             continue
         try:
             start = time.perf_counter()
@@ -289,7 +294,8 @@ def main() -> None:
                 print(f":: {row.name} and what comes after it: no time left", flush=True)
                 put(asdict(Found(row.name, note="no time was left", goal=row.goal)))
                 break
-            found = measured(row, peers, 0.5 if given.quick else 3.0, trying)
+            left = given.seconds - (time.monotonic() - start)
+            found = measured(row, peers, 0.5 if given.quick else 3.0, left, trying)
             put(asdict(found))
             print(":: " + told(found), flush=True)
 
