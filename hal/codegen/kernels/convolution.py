@@ -14,7 +14,7 @@ from itertools import product
 from math import prod
 
 from hal import ops
-from hal.codegen.kernels.buffer import Buffer, Shape
+from hal.codegen.kernels.buffer import Buffer, Shape, row_strides
 from hal.codegen.kernels.convolution_layout import (
     gathered,
     interleaved,
@@ -202,6 +202,15 @@ def convolve_back(
     front = tuple(max(0, -min(min(p.shifts) for p in axis)) for axis in every)
     back = (max(p.count + max(p.shifts) for p in axis) for axis in every)
     sizes: Triple = tuple(f + max(n, b) for f, n, b in zip(front, x.shape[2:], back, strict=True))  # type: ignore[assignment]
+    if groups == 1 and step == (1, 1, 1) and (prod(sizes) - prod(full)) * made > SPARSE * prod(full):
+        mirrored = tuple(d * (k - 1) - p for k, p, d in zip(kernel, around, apart, strict=True))
+        if min(mirrored) >= 0 and full == _places(x.shape[2:], kernel, step, mirrored, apart):  # type: ignore[arg-type]
+            shape = (images, made, *full)
+            there = result.view(shape, row_strides(shape))
+            convolve(
+                label, x, _mirrored(weight), bias, stride=step, padding=mirrored, dilation=apart, groups=1, out=there
+            )
+            return delivered(result, dtype, out)
     planes = spread(runtime, label, x, sizes, front, (1, 1, 1), (1, 1, 1))  # type: ignore[arg-type]
     wide = is_wide(planes.memory, result.memory, weight.memory)
     area, size = prod(full), prod(kernel)
@@ -225,6 +234,14 @@ def convolve_back(
         )
         runtime.multiply(label, work)
     return delivered(result, dtype, out)
+
+
+def _mirrored(weight: Buffer) -> Buffer:
+    """The weights (C_in, C_out, *kernel) of a transposed convolution as those of the plain one with the same result."""
+    made, met, *kernel = weight.strides
+    last = sum((n - 1) * s for n, s in zip(weight.shape[2:], kernel, strict=True))
+    shape = (weight.shape[1], weight.shape[0], *weight.shape[2:])
+    return weight.view(shape, (met, made, *(-s for s in kernel)), weight.offset + last)
 
 
 class _Phase:
