@@ -28,8 +28,9 @@ HAL_KERNEL columns(const INDEX n, HAL_GLOBAL const T *restrict x, const INDEX of
   }
 }
 
-/* out[image][channel][z][y][x] = bias + the sum of all elements of columns that see that place: the reverse. */
-HAL_KERNEL images(const INDEX n, HAL_GLOBAL const T *restrict columns, const INDEX of_image, const INDEX of_row,
+/* out[image][channel][z][y][x] = bias + the sum of all elements of columns that see that place: the reverse. Columns are
+ * not rounded to T, so that the sum is rounded once. */
+HAL_KERNEL images(const INDEX n, HAL_GLOBAL const VALUE *restrict columns, const INDEX of_image, const INDEX of_row,
                   const INDEX places_z, const INDEX places_y, const INDEX places_x,
                   const INDEX pz, const INDEX py, const INDEX px, const INDEX sz, const INDEX sy, const INDEX sx,
                   const INDEX dz, const INDEX dy, const INDEX dx, const INDEX kz, const INDEX ky, const INDEX kx,
@@ -53,7 +54,7 @@ HAL_KERNEL images(const INDEX n, HAL_GLOBAL const T *restrict columns, const IND
           if (xx < 0 || xx % sx != 0 || xx / sx >= places_x) continue;
           const INDEX row = ((c * kz + a) * ky + b) * kx + d;
           const INDEX place = (zz / sz * places_y + yy / sy) * places_x + xx / sx;
-          sum += LOAD(columns, image * of_image + row * of_row + place);
+          sum += columns[image * of_image + row * of_row + place];
         }
       }
     }

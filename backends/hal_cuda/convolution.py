@@ -31,6 +31,7 @@ from hal.codegen.kernels.products import (
     source,
 )
 from hal.codegen.kernels.reduction import reduction_of
+from hal.codegen.kernels.rows import wide_of
 from hal.plugin import DType, Spec
 from hal_cuda.products import BY_LIBRARY
 from hal_cuda.table import kernels
@@ -90,7 +91,7 @@ class Window:
         return out
 
     def images(self, label: str, columns: Buffer, bias: Buffer | None, out: Buffer) -> None:
-        """The sums of columns (N, C k, places) into images (N, C, Z, Y, X), which lie in rows."""
+        """The sums of columns (N, C k, places) of the wide dtype into images (N, C, Z, Y, X), which lie in rows."""
         rows, places = columns.shape[1:]
         wide = is_wide(columns.memory, out.memory)
         of_bias = (columns.memory, 0, 0, 0) if bias is None else (bias.memory, bias.offset, bias.strides[0], 1)
@@ -100,10 +101,10 @@ class Window:
         ]  # fmt: skip
         _enqueue(label, "images", out.dtype, out.size, out, arguments, wide)
 
-    def portions(self, x: Buffer, channels: int) -> Iterator[slice]:
+    def portions(self, x: Buffer, channels: int, itemsize: int) -> Iterator[slice]:
         """The images whose columns are made at a time."""
         images = x.shape[0]
-        each = max(1, channels * prod(self.kernel) * prod(self.places) * x.dtype.itemsize)
+        each = max(1, channels * prod(self.kernel) * prod(self.places) * itemsize)
         some = images if self.as_it_is else max(1, min(images, MOST // each))
         for first in range(0, images, some):
             yield slice(first, min(first + some, images))
@@ -141,7 +142,7 @@ def convolve(
     total, made, places = weight.shape[0], weight.shape[0] // groups, prod(window.places)
     terms = weight.shape[1] * prod(window.kernel)
     result = _result((x, weight, bias), (x.shape[0], total, *window.places[3 - axes :]), out, label)
-    for which in window.portions(x, x.shape[1]):
+    for which in window.portions(x, x.shape[1], x.dtype.itemsize):
         columns = window.columns(label, _part(x, which), "images")
         images = columns.shape[0]
         product = Product(
@@ -174,10 +175,11 @@ def convolve_back(
     rows, places = made * prod(kernel), prod(x.shape[2:])
     result = _result((x, weight, bias), (x.shape[0], made * groups, *full[3 - axes :]), out, label)
     whole = lifted(result)
-    for which in window.portions(x, made * groups):
+    wide = wide_of(x.dtype)
+    for which in window.portions(x, made * groups, wide.itemsize):
         part = _part(x, which)
         images = part.shape[0]
-        columns = x.memory.runtime.empty((images, groups * rows, places), x.dtype, label)
+        columns = x.memory.runtime.empty((images, groups * rows, places), wide, label)
         product = Product(
             x.dtype,
             Factor(weight.memory, weight.offset, 1, rows, (0, 0, channels * rows)),
@@ -185,6 +187,7 @@ def convolve_back(
             Result(columns.memory, columns.offset, places, rows * places),
             (rows, places, channels),
             (1, images, groups),
+            out_dtype=wide,
         )
         x.memory.runtime.multiply(label, product)
         window.images(label, columns, bias, _part(whole, which))
@@ -202,8 +205,9 @@ def gradient_of_weight(
     window.places = g.shape[2:]
     made, terms, places = weight_shape[0] // groups, weight_shape[1] * prod(kernel), prod(g.shape[2:])
     result = _result((x, g), weight_shape, out, label)
-    portions = list(window.portions(x, x.shape[1]))
-    parts = runtime.empty((len(portions), *weight_shape), x.dtype, label) if len(portions) > 1 else result
+    portions = list(window.portions(x, x.shape[1], x.dtype.itemsize))
+    wide = wide_of(x.dtype)
+    parts = runtime.empty((len(portions), *weight_shape), wide, label) if len(portions) > 1 else result
     for i, which in enumerate(portions):
         columns = window.columns(label, _part(x, which), "rows")
         some = _part(g, which)
@@ -219,10 +223,11 @@ def gradient_of_weight(
             Result(parts.memory, parts.offset + i * prod(weight_shape), terms, made * terms),
             (made, terms, length),
             (1, 1, groups),
+            out_dtype=parts.dtype,
         )
         runtime.multiply(label, product)
     if len(portions) > 1:
-        add = reduction_of(ops.sum, parts.dtype, parts.dtype)
+        add = reduction_of(ops.sum, wide, x.dtype)
         assert add is not None
         flat = parts.view((len(portions), result.size), (result.size, 1))
         add(runtime, flat, (0,), result)

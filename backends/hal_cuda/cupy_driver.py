@@ -187,6 +187,7 @@ class CuPyDriver:
         self,
         ordinal: int,
         dtype: str,
+        out_dtype: str,
         sizes: tuple[int, int, int],
         a: Matrix,
         b: Matrix,
@@ -199,7 +200,7 @@ class CuPyDriver:
         from cupy_backends.cuda.libs import cublas
 
         self._at(ordinal)
-        kind = TYPES[dtype]
+        kind, made = TYPES[dtype], TYPES[out_dtype]
         compute = DOUBLE if dtype == "float64" else TF32 if precision == "tf32" and dtype == "float32" else FULL
         one, zero = _numbers(dtype == "float64")
         m, n, k = sizes
@@ -209,13 +210,13 @@ class CuPyDriver:
         try:
             if batch == 1:
                 cublas.gemmEx(
-                    *before, a.address, kind, a.lead, b.address, kind, b.lead, scale, out.address, kind, out.lead,
+                    *before, a.address, kind, a.lead, b.address, kind, b.lead, scale, out.address, made, out.lead,
                     compute, ALGORITHM,
                 )  # fmt: skip
             else:
                 cublas.gemmStridedBatchedEx(
                     *before, a.address, kind, a.lead, a.step, b.address, kind, b.lead, b.step, scale,
-                    out.address, kind, out.lead, out.step, batch, compute, ALGORITHM,
+                    out.address, made, out.lead, out.step, batch, compute, ALGORITHM,
                 )  # fmt: skip
         except cublas.CUBLASError as error:
             raise Failure("cublasGemmEx" if batch == 1 else "cublasGemmStridedBatchedEx", str(error)) from None

@@ -177,6 +177,7 @@ class Driver(Protocol):
         self,
         ordinal: int,
         dtype: str,
+        out_dtype: str,
         sizes: tuple[int, int, int],
         a: Matrix,
         b: Matrix,
@@ -190,6 +191,7 @@ class Driver(Protocol):
 
         Args:
             dtype: float16, bfloat16, float32 or float64; halves are summed in float32.
+            out_dtype: of the result: the same, or float32 of halves.
             sizes: m, n, k.
             precision: `highest` or `tf32`: what float32 is rounded to before it is multiplied.
         """

@@ -25,6 +25,7 @@ def multiply(runtime: CUDARuntime, label: str, given: Product) -> None:
     """Enqueue a product."""
     tables = any(not isinstance(n, int) for x in (given.a, given.b) for n in (x.row, x.column))
     if given.dtype not in BY_LIBRARY or tables or given.out.places is not None or given.parts > 1:
+        assert given.out_dtype in (None, given.dtype), "tiles are of one dtype"
         tiled(runtime, label, given)
         return
     (rows, columns, terms), out = given.sizes, given.out
@@ -33,16 +34,17 @@ def multiply(runtime: CUDARuntime, label: str, given: Product) -> None:
     given = given._replace(a=a, b=b)
     if given.bias is not None:
         _put_bias(given, given.bias)
-    itemsize = given.dtype.itemsize
+    out_dtype, itemsize = given.out_dtype or given.dtype, given.dtype.itemsize
     # Rows of ours are columns of cuBLAS's: what it is asked for is the transposed result, b' a'.
     for first_a, first_b, first_out, step_a, step_b, count in _batches(given):
         runtime.driver.multiply(
             runtime.ordinal,
             given.dtype.name,
+            out_dtype.name,
             (columns, rows, terms),
             Matrix(b.memory.data + (b.offset + first_b) * itemsize, right[0], step_b, right[1]),
             Matrix(a.memory.data + (a.offset + first_a) * itemsize, left[0], step_a, left[1]),
-            Matrix(out.memory.data + (out.offset + first_out) * itemsize, out.row, out.batch),
+            Matrix(out.memory.data + (out.offset + first_out) * out_dtype.itemsize, out.row, out.batch),
             count,
             given.bias is not None,
             precision(),

@@ -18,6 +18,7 @@ from cuda_on_cpu.plugin import on_cpu
 
 import hal
 import nn
+from hal import ops
 from hal.plugin import Unavailable
 from hal.testing import suite
 from hal_cuda import CUDA
@@ -172,6 +173,25 @@ def test_float32_products_are_rounded_to_tf32_where_that_is_asked_for(
     monkeypatch.setenv("HAL_CUDA_TF32", "1")
     assert (x @ x).item() == 1
     assert "TF32" in cuda.backend.describe(cuda)["float32 products"]
+
+
+@pytest.mark.parametrize("dtype", [hal.float32, hal.float16])
+def test_convolutions_in_portions_are_those_of_all_images(
+    cuda: hal.Device, dtype: hal.DType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    x, weight, g = (rng.normal(size=s).astype(dtype.numpy) for s in ((7, 4, 6, 5), (6, 2, 3, 3), (7, 6, 6, 5)))
+    settings = {"padding": (1, 1), "groups": 2}
+    calls = [(ops.conv2d, (x, weight), {}), (ops.conv_transpose2d, (g, weight), {})]
+    calls += [(ops.conv2d_weight_gradient, (x, g), {"weight_shape": weight.shape})]
+    for most in (1 << 28, 1):
+        monkeypatch.setattr("hal_cuda.convolution.MOST", most)
+        for op, given, more in calls:
+            want = op.reference(*(a.astype(np.float64) for a in given), **{**op.defaults, **settings, **more})
+            found = op(*(hal.tensor(a, device=cuda) for a in given), **settings, **more).cpu().numpy()
+            assert found.dtype == dtype.numpy
+            accuracy = 2**-10 if dtype is hal.float16 else 2e-5
+            np.testing.assert_allclose(found.astype(np.float64), want, accuracy, accuracy, err_msg=op.name)
 
 
 # Memory.

@@ -389,28 +389,30 @@ def test_streams_join_a_capture_by_events_and_must_be_joined_again(gpu: GPU) -> 
 # Products.
 
 
-@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("kinds", ["float16", "float16 float32", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize(("left", "right", "add"), [(False, False, False), (True, False, True), (False, True, True)])
-def test_products_are_those_of_cublas(gpu: GPU, kind: str, left: bool, right: bool, add: bool) -> None:
-    dtype = np.dtype(getattr(ml_dtypes, kind, None) or kind)
+def test_products_are_those_of_cublas(gpu: GPU, kinds: str, left: bool, right: bool, add: bool) -> None:
+    kind, made = kinds.split()[0], kinds.split()[-1]
+    dtype, out_dtype = (np.dtype(getattr(ml_dtypes, k, None) or k) for k in (kind, made))
     rng = np.random.default_rng(0)
     m, n, k, batch, extra = 3, 4, 5, 2, 2  # `extra` rows of each matrix are none of it
 
     def stored(rows: int, columns: int) -> np.ndarray:
         return rng.normal(size=(batch, columns, rows + extra)).astype(dtype)
 
-    a, b, out = stored(k if left else m, m if left else k), stored(n if right else k, k if right else n), stored(m, n)
+    a, b = stored(k if left else m, m if left else k), stored(n if right else k, k if right else n)
+    out = stored(m, n).astype(out_dtype)
     places = [gpu.put(x) for x in (a, b, out)]
     given = [
         Matrix(place, x.shape[2], x[0].size, swapped)
         for place, x, swapped in zip(places, (a, b, out), (left, right, False), strict=True)
     ]
-    gpu.driver.multiply(0, kind, (m, n, k), *given, batch, add, "highest", gpu.stream)
+    gpu.driver.multiply(0, kind, made, (m, n, k), *given, batch, add, "highest", gpu.stream)
     wide = [x.astype(np.float64)[:, :, : x.shape[2] - extra] for x in (a, b, out)]
     factors = [x if swapped else x.swapaxes(1, 2) for x, swapped in zip(wide, (left, right), strict=False)]
     want = factors[0] @ factors[1] + (wide[2].swapaxes(1, 2) if add else 0)
-    found = gpu.get(places[2], out.shape, dtype)
-    accuracy = {"float16": 2e-3, "bfloat16": 2e-2, "float32": 1e-6, "float64": 1e-14}[kind]
+    found = gpu.get(places[2], out.shape, out_dtype)
+    accuracy = {"float16": 2e-3, "bfloat16": 2e-2, "float32": 1e-6, "float64": 1e-14}[made]
     np.testing.assert_allclose(found.astype(np.float64)[:, :, :m].swapaxes(1, 2), want, accuracy, accuracy)
     assert (found[:, :, m:] == out[:, :, m:]).all()
 
@@ -419,5 +421,5 @@ def test_tf32_has_ten_binary_digits(gpu: GPU) -> None:
     x = np.array([1 + 2**-10, 1 + 2**-12, np.inf], np.float32)
     places = [gpu.put(v) for v in (x, np.ones(1, np.float32), x)]
     given = [Matrix(places[0], 3), Matrix(places[1], 1), Matrix(places[2], 3)]
-    gpu.driver.multiply(0, "float32", (3, 1, 1), *given, 1, False, "tf32", gpu.stream)
+    gpu.driver.multiply(0, "float32", "float32", (3, 1, 1), *given, 1, False, "tf32", gpu.stream)
     assert gpu.get(places[2], 3).tolist() == [1 + 2**-10, 1, np.inf]

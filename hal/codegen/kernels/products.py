@@ -88,6 +88,7 @@ class Product(NamedTuple):
         batch: how many matrices there are along three axes.
         parts: into how many sums the terms are divided: part p is written p * batch * rows * columns further on.
         wide: whether the offsets in tables have 64 bits.
+        out_dtype: of the result, if it is another: float32 of halves. Only of runtimes that multiply halves.
     """
 
     dtype: DType
@@ -99,6 +100,7 @@ class Product(NamedTuple):
     bias: Bias | None = None
     parts: int = 1
     wide: bool | None = None
+    out_dtype: DType | None = None
 
     @property
     def offsets(self) -> Index:

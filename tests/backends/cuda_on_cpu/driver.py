@@ -450,6 +450,7 @@ class OnCPU:
         self,
         ordinal: int,
         dtype: str,
+        out_dtype: str,
         sizes: tuple[int, int, int],
         a: Matrix,
         b: Matrix,
@@ -462,15 +463,17 @@ class OnCPU:
         with self._call("multiply", "cublasGemmStridedBatchedEx", ordinal):
             m, n, k = sizes
             assert not out.swapped, "cuBLAS gives its result as it is"
-            shapes = ((a, m, k), (b, k, n), (out, m, n))
-            for x, rows, columns in shapes:
+            given, made = np.dtype(TYPES[dtype]), np.dtype(TYPES[out_dtype])
+            if made != given and (made != np.float32 or given.itemsize != 2):
+                raise Failure("cublasGemmStridedBatchedEx", "CUBLAS_STATUS_NOT_SUPPORTED")
+            shapes = ((a, m, k, given), (b, k, n, given), (out, m, n, made))
+            for x, rows, columns, _ in shapes:
                 if x.lead < max(1, columns if x.swapped else rows):
                     raise Failure("cublasGemmStridedBatchedEx", "CUBLAS_STATUS_INVALID_VALUE")
 
             def operation() -> None:
-                kind = np.dtype(TYPES[dtype])
                 views = []
-                for x, rows, columns in shapes:
+                for x, rows, columns, kind in shapes:
                     along, across = (x.lead, 1) if x.swapped else (1, x.lead)
                     last = (batch - 1) * x.step + (rows - 1) * along + (columns - 1) * across
                     if not self._checked(ordinal, "a product", (ordinal, x.address, (last + 1) * kind.itemsize)):
