@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from hal.codegen.kernels.buffer import Buffer
 from hal.codegen.kernels.movement import in_rows
-from hal_cuda.runtime import address_of
+from hal_cuda.runtime import address_of, all_locked
 
 if TYPE_CHECKING:
     from hal_cuda.runtime import CUDARuntime
@@ -28,10 +27,7 @@ def all_reduce(buffers: Sequence[Buffer]) -> list[Buffer] | None:
     sums = [r.empty(spec.shape, spec.dtype, "all_reduce") for r in runtimes]
     if buffers[0].size == 0:
         return sums
-    with ExitStack() as stack:
-        for r in runtimes:
-            stack.enter_context(r.lock)
-        stack.enter_context(runtimes[0].guarded("all_reduce"))
+    with all_locked(runtimes), runtimes[0].guarded("all_reduce"):
         driver.all_reduce(
             ordinals, [address_of(b) for b in rows], [address_of(b) for b in sums], buffers[0].size, spec.dtype.name,
             [r.stream for r in runtimes],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hal.codegen.kernels.buffer import Buffer
 from hal.codegen.kernels.movement import in_rows
+from hal_cuda.runtime import all_locked
 
 if TYPE_CHECKING:
     from hal_cuda.runtime import CUDARuntime
@@ -24,7 +25,7 @@ def copy_between(buffer: Buffer, target: CUDARuntime) -> Buffer:
         return out
     driver = target.driver
     driver.can_reach(target.ordinal, source.ordinal)
-    with source.lock, target.lock, target.guarded("a copy between devices"):
+    with all_locked((source, target)), target.guarded("a copy between devices"):
         ready, done = driver.event(source.ordinal), driver.event(target.ordinal)
         driver.record(source.ordinal, ready, source.stream)
         driver.after(target.ordinal, target.stream, ready)

@@ -7,7 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -207,6 +207,15 @@ def memory_limit(free: int) -> int:
             f"got {text!r}"
         )
     return min(free, int(given * free if given <= 1 else given))
+
+
+@contextmanager
+def all_locked(runtimes: Sequence[CUDARuntime]) -> Iterator[None]:
+    """A block in which nobody else enqueues on these GPUs; taken in one order, so that no two wait for each other."""
+    with ExitStack() as stack:
+        for runtime in sorted(runtimes, key=lambda r: r.ordinal):
+            stack.enter_context(runtime.lock)
+        yield
 
 
 def address_of(buffer: Buffer) -> Address:

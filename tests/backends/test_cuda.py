@@ -67,6 +67,19 @@ def test_one_op_of_each_kind_gives_what_its_reference_does(cuda: hal.Device, dri
 # Training: streams, captures, and what the host waits for.
 
 
+def stepped(net: nn.Module, optimizer: nn.optim.Optimizer) -> Callable[[hal.Tensor, hal.Tensor], hal.Tensor]:
+    """One step of training."""
+
+    def step(x: hal.Tensor, y: hal.Tensor) -> hal.Tensor:
+        loss = nn.functional.cross_entropy(net(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
 class Training:
     """A small network that learns on a device, and the steps that it makes."""
 
@@ -74,17 +87,9 @@ class Training:
         self.device = device
         with device:
             hal.manual_seed(3)
-            self.net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
-            self.optimizer = nn.optim.Adam(self.net.parameters(), lr=0.02)
-        self.step = hal.compile(self.eager, exact=True) if compiled else self.eager
-
-    def eager(self, x: hal.Tensor, y: hal.Tensor) -> hal.Tensor:
-        """One step; its loss."""
-        loss = nn.functional.cross_entropy(self.net(x), y)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss
+            net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
+            step = stepped(net, nn.optim.Adam(net.parameters(), lr=0.02))
+        self.step = hal.compile(step, exact=True) if compiled else step
 
     def steps(self, count: int) -> list[hal.Tensor]:
         """The losses of some steps, each on a batch that comes from the host anew."""
@@ -160,6 +165,32 @@ def test_sums_over_devices_are_theirs_alone_where_nccl_is() -> None:
         for x, y in zip(tensors, sums, strict=True):
             assert y.device is x.device
             np.testing.assert_allclose(y.cpu().numpy(), X * 12, rtol=1e-6)
+
+
+def test_threads_that_copy_both_ways_never_wait_for_each_other() -> None:
+    one, two = on_cpu(OnCPU(devices=2)).devices()
+    order: list[hal.Device] = []
+
+    class Noted:
+        """A lock that notes whose it is when it is taken."""
+
+        def __init__(self, device: hal.Device) -> None:
+            self.device, self.lock = device, device.backend.runtime.lock
+
+        def __enter__(self) -> None:
+            order.append(self.device)
+            self.lock.acquire()
+
+        def __exit__(self, *error: object) -> None:
+            self.lock.release()
+
+    x, y = hal.ones(3, device=one), hal.ones(3, device=two)
+    for device in (one, two):
+        device.backend.runtime.lock = Noted(device)
+    for move in (lambda: x.to(two), lambda: y.to(one), lambda: hal.all_reduce([y, x])):
+        order.clear()
+        move()
+        assert order[-2:] == [one, two]
 
 
 # Numbers.
@@ -301,6 +332,37 @@ def test_without_cupy_the_message_has_the_cure(monkeypatch: pytest.MonkeyPatch) 
 
 
 # All of it, slowly.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["late", "others first"])
+def test_captures_follow_batches_of_other_sizes_and_all_that_a_step_changes(order: str) -> None:
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=(n, 1, 8, 8)).astype(np.float32) for n in (4, 4, 4, 4, 3, 4, 4, 3, 3, 3, 3, 4)]
+    targets = [rng.integers(0, 3, size=len(x)) for x in batches]
+    runs = []
+    for compiled in (False, True):
+        driver = OnCPU(order=order)
+        with on_cpu(driver).devices()[0]:
+            hal.manual_seed(3)
+            net = nn.Sequential(
+                nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3),
+                nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 3),
+            )  # fmt: skip
+            optimizer = nn.optim.AdamW(net.parameters(), lr=0.02)
+            schedule = nn.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12)
+            step = stepped(net, optimizer)
+            if compiled:
+                step = hal.compile(step, exact=True)
+            losses = []
+            for x, y in zip(batches, targets, strict=True):
+                losses.append(step(hal.tensor(x), hal.tensor(y)).detach())
+                schedule.step()
+            state = [p.cpu().numpy().tobytes() for p in net.state_dict().values()]
+        runs.append((values(losses), state))
+        assert not driver.reports
+        assert (driver.calls["launch_graph"] > 0) == compiled
+    assert runs[0] == runs[1]
 
 
 @pytest.mark.slow
