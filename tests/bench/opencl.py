@@ -135,6 +135,12 @@ def convolutions(rounds: int) -> None:
                 contenders[device] = lambda on=on, call=call, wait=wait: (call(*on), wait())
             contenders |= dict(torch_convolution(arrays, kind, stride, padding))
             told(name + kind, contenders, rounds)
+        contenders = {}
+        for device in ("opencl", "cpu"):
+            on = [hal.tensor(a, device=device) for a in arrays]
+            three = hal.compile(lambda x, w, g, calls=calls: [call(x, w, g) for call in calls.values()])
+            contenders[device] = lambda on=on, three=three, wait=wait: (three(*on), wait())
+        told(f"{name}, all three compiled", contenders, rounds)
 
 
 def torch_convolution(
