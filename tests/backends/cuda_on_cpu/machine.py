@@ -7,7 +7,9 @@ import hashlib
 import mmap
 import os
 import re
+import shutil
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -30,6 +32,11 @@ OPTIONS = [
 ]  # fmt: skip
 _KERNEL = re.compile(r"(?:__global__\s+void|HAL_KERNEL)\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(")
 _INSTRUCTION = re.compile(r'asm\s*(?:volatile)?\s*\("([\w.]+) %0, %1;"\s*:\s*"=\w"\((.+?)\)\s*:\s*"\w"\((.+?)\)\);')
+
+
+def unusable() -> bool:
+    """Whether something is missing here."""
+    return sys.platform != "linux" or shutil.which("g++") is None
 
 
 class CompileError(Exception):
