@@ -140,3 +140,10 @@ def test_a_network_in_this_layout_trains_as_eagerly_when_it_is_compiled(monkeypa
 
     for got, want in zip(trained(True), trained(False), strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+def test_zeros_by_a_condition_that_lies_in_another_way() -> None:
+    x = numbers(IMAGES, 3, 8, 9)
+    got = run(ops.where, last(x) > 0, x, np.zeros((), np.float32))
+    assert lie_last(got)
+    np.testing.assert_array_equal(got, np.where(x > 0, x, 0))
