@@ -41,7 +41,8 @@ class OpenCLPrograms(Programs):
         if self.is_pocl:
             return program, None
         try:
-            return program, program.get_info(cl.program_info.BINARIES)[0]
+            binaries: Any = program.get_info(cl.program_info.BINARIES)
+            return program, binaries[0]
         except cl.Error:  # a driver that gives none out
             return program, None
 
