@@ -112,6 +112,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("key", EVERY_LINE)
 def test_each_device_agrees_with_torch_in_float64(key: str, other_device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if key not in samples.entries():
+        pytest.skip("this version of torch has no such samples")
     monkeypatch.setenv("HAL_BACKEND", other_device)
     monkeypatch.setenv("HAL_FALLBACK", "allow")
     check(key, other_device, FEW)
