@@ -174,7 +174,8 @@ def auto(devices: list[str], quick: bool) -> Table:
             "auto runs on": ", ".join(used),
         })  # fmt: skip
     return (
-        "Training steps on real devices, in turn: least wall times, and medians of pairs in processor time.",
+        "Training steps on real devices, in turn: least wall times, and medians of pairs in processor time. `auto` "
+        "begins with a model on the CPU, and its parameters stay there.",
         rows,
     )
 
