@@ -327,7 +327,10 @@ def joined(files: list[Path]) -> dict[str, Any]:
     for other in reports[1:]:
         if other["device"] != report["device"]:
             sys.exit(f"{files[0]} is about {report['device']}, another one about {other['device']}")
-        report["command"] += f"\n{other['command']}"
+        report["command"] += f"; {other['command']}"
+        if other["commit"] != report["commit"]:
+            for part in other["parts"].values():
+                part["notes"] = [f"at commit {other['commit']}", *part.get("notes", [])]
         report["parts"] |= other["parts"]
     report["parts"] = {name: report["parts"][name] for name in PARTS if name in report["parts"]}
     return report

@@ -28,7 +28,7 @@ Call = Callable[[], Any]
 UNITS = {"TFLOP/s": 1e12, "GB/s": 1e9}
 BATCH = 0.03  # seconds that a batch of calls takes, about
 ROUNDS = (3, 25)
-COMPILING = 75  # seconds that torch.compile may take for a network
+COMPILING = 120  # seconds that torch.compile may take for a network
 KINDS = {"float32": 2e-4, "tf32": 5e-2, "float16": 5e-2, "bfloat16": 2e-1}  # what results may differ by, in norm
 
 
