@@ -201,7 +201,10 @@ def figures(rows: list[dict[str, Any]], bandwidth: float) -> str:
 def cell(row: dict[str, Any], name: str, own: float | None) -> str:
     """One contender's figure."""
     if name in row["errors"]:
-        return f'<span class="bad" title="{escape(row["errors"][name])}">failed</span>'
+        words = row["errors"][name]
+        left_out = words.startswith("left out")
+        kind, verdict = ("soft", "left out") if left_out else ("bad", "failed")
+        return f'<span class="{kind}" title="{escape(words)}">{verdict}</span>'
     if name not in row["times"]:
         return ""
     seconds = row["times"][name]
