@@ -169,7 +169,7 @@ def _together(updates: list[_Update]) -> Callable[[Sequence[Array], list[Array |
     ends = list(accumulate(map(prod, shapes)))
     places = [(slice(end - prod(shape), end), shape) for end, shape in zip(ends, shapes, strict=True)]
     lines = np.empty((len(whole) + len(first.node.outputs), ends[-1]), first.node.inputs[0].spec.dtype.numpy)
-    made = tuple(lines[len(whole) :])
+    made: tuple[Array, ...] = tuple(lines[len(whole) :])
     settings = dict(first.node.settings)
 
     def run(inputs: Sequence[Array], results: list[Array | None]) -> None:
