@@ -1,5 +1,7 @@
 """NVIDIA's libraries through the lowest level of CuPy: no arrays of CuPy's, no kernels of CuPy's, no pool of CuPy's."""
 
+# CuPy is not installed where types are checked.
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Sequence

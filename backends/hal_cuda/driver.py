@@ -92,23 +92,28 @@ class Driver(Protocol):
 
     def count(self) -> int:
         """How many GPUs there are. Raises Failure with the reason where there is no driver."""
+        ...
 
     def properties(self, ordinal: int) -> Properties:
         """What a GPU is."""
+        ...
 
     # Memory.
 
     def allocate(self, ordinal: int, nbytes: int) -> Address:
         """Device memory. Raises MemoryError."""
+        ...
 
     def free(self, ordinal: int, address: Address) -> None:
         """Give device memory back. Waits for the device."""
 
     def free_memory(self, ordinal: int) -> int:
         """Bytes of device memory that nobody has."""
+        ...
 
     def pinned(self, nbytes: int) -> Array:
         """Page-locked host memory, as bytes: copies from and to it do not make the host wait. Freed with the array."""
+        ...
 
     def copy_in(self, ordinal: int, target: Address, source: Array, stream: Handle) -> None:
         """Enqueue a copy from contiguous host memory. Pageable memory may be changed once this returns."""
@@ -126,12 +131,14 @@ class Driver(Protocol):
 
     def stream(self, ordinal: int) -> Handle:
         """A stream that does not wait for the default one."""
+        ...
 
     def wait(self, ordinal: int, stream: Handle) -> None:
         """Wait until a stream is done. The one call, with `elapsed`, in which the host waits for a device."""
 
     def event(self, ordinal: int, timed: bool = False) -> Handle:
         """An event, which is recorded later."""
+        ...
 
     def record(self, ordinal: int, event: Handle, stream: Handle) -> None:
         """Let an event happen when what is in a stream so far is done."""
@@ -141,9 +148,11 @@ class Driver(Protocol):
 
     def done(self, event: Handle) -> bool:
         """Whether an event has happened, without waiting for it."""
+        ...
 
     def elapsed(self, first: Handle, second: Handle) -> float:
         """Seconds between two timed events. Waits for the second."""
+        ...
 
     def drop_event(self, event: Handle) -> None:
         """Give an event back."""
@@ -152,12 +161,15 @@ class Driver(Protocol):
 
     def build(self, source: str, architecture: str) -> bytes:
         """The machine code of a CUDA C source, by NVRTC. Raises Refused. Needs no GPU."""
+        ...
 
     def module(self, ordinal: int, code: bytes) -> Handle:
         """Load machine code."""
+        ...
 
     def function(self, ordinal: int, module: Handle, name: str) -> Handle:
         """A kernel of a module."""
+        ...
 
     def launch(
         self,
@@ -203,6 +215,7 @@ class Driver(Protocol):
 
     def end_capture(self, ordinal: int, stream: Handle) -> Handle:
         """What was written down, ready to be launched."""
+        ...
 
     def launch_graph(self, ordinal: int, graph: Handle, stream: Handle) -> None:
         """Enqueue all that was written down."""
@@ -214,11 +227,13 @@ class Driver(Protocol):
 
     def can_reach(self, ordinal: int, other: int) -> bool:
         """Whether a device reads the memory of another directly; if so, it may from now on."""
+        ...
 
     # Collectives.
 
     def has_collectives(self) -> bool:
         """Whether NCCL is installed."""
+        ...
 
     def all_reduce(
         self,

@@ -1,5 +1,7 @@
 """Memory that CuPy, torch, JAX and whoever speaks DLPack share with HAL on one GPU, without a copy."""
 
+# CuPy is not installed where types are checked.
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
