@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,8 @@ class _Launches:
         import pyopencl as cl
 
         self.runtime = runtime
-        self.inputs: list[Buffer | None] = list(inputs)  # None where another one comes with each call
+        # Weak, so that state may be sent away while it waits; None where another memory comes with each call.
+        self.inputs: list[weakref.ref[Memory] | None] = [weakref.ref(x.memory) for x in inputs]
         self.form = [(x.strides, x.offset) for x in inputs]
         first: dict[Memory, int] = {}
         self.alias = [first.setdefault(x.memory, i) for i, x in enumerate(inputs)]  # the first input that lies there
@@ -145,11 +147,11 @@ class _Launches:
         """Whether inputs lie in their memory, and share it, as those did that were recorded."""
         moved = False
         for i, (x, before) in enumerate(zip(buffers, self.inputs, strict=True)):
-            if x is not before:
+            if (x.strides, x.offset) != self.form[i]:
+                return False
+            if before is None or before() is not x.memory:
                 moved = True
-                if (x.strides, x.offset) != self.form[i] or x.memory is not buffers[self.alias[i]].memory:
-                    return False
-                if self.written[i] and x.memory.host is not None:
+                if x.memory is not buffers[self.alias[i]].memory or (self.written[i] and x.memory.host is not None):
                     return False
         return not moved or len({x.memory for x in buffers}) == self.distinct
 
@@ -164,7 +166,7 @@ class _Launches:
         with runtime.lock:
             try:
                 for i, (x, before) in enumerate(zip(buffers, self.inputs, strict=True)):
-                    if x is not before:
+                    if before is None or before() is not x.memory:
                         self.inputs[i] = None
                         for kernel, place in self.places[i]:
                             kernel.set_arg(place, x.memory.data)
