@@ -11,14 +11,15 @@ import itertools
 import threading
 import time
 import weakref
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+from cuda_on_cpu.arrays import TYPES, factor, strided
 from cuda_on_cpu.machine import UNWRITTEN, CompileError, DeviceMemory, Function, compiled, loaded
+from cuda_on_cpu.streams import Event, Graph, Operation, Stream
 
 from hal.plugin import Array
 from hal_cuda.driver import Address, Failure, Handle, Matrix, Properties, Refused
@@ -28,53 +29,6 @@ MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 MOST_THREADS = (1024, 1024, 64)
 ARGUMENT_BYTES = 4096
 SHARED_BYTES = 48 << 10
-TYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
-Operation = Callable[[], None]
-
-
-class Stream:
-    """Operations that are done in order, later.
-
-    Attributes:
-        given, done: how many were enqueued and done since the beginning.
-        graph: what its operations are written down in while it is captured.
-    """
-
-    def __init__(self, ordinal: int) -> None:
-        self.ordinal = ordinal
-        self.waiting: deque[Operation] = deque()
-        self.given = self.done = 0
-        self.graph: Graph | None = None
-
-
-class Event:
-    """A place in a stream, once it is recorded.
-
-    Attributes:
-        when: seconds of a clock at which it happened.
-        graph: the capture in which it was recorded.
-    """
-
-    def __init__(self, timed: bool) -> None:
-        self.timed = timed
-        self.stream: Stream | None = None
-        self.number = 0
-        self.when = 0.0
-        self.graph: Graph | None = None
-
-
-class Graph:
-    """Operations that were written down.
-
-    Attributes:
-        origin: the stream that is captured.
-        loose: other streams that were drawn in and that it has not waited for since.
-    """
-
-    def __init__(self, origin: Stream) -> None:
-        self.origin = origin
-        self.operations: list[Operation] = []
-        self.loose: set[Stream] = set()
 
 
 class OnCPU:
@@ -478,10 +432,10 @@ class OnCPU:
                     last = (batch - 1) * x.step + (rows - 1) * along + (columns - 1) * across
                     if not self._checked(ordinal, "a product", (ordinal, x.address, (last + 1) * kind.itemsize)):
                         return
-                    views.append(_strided(x.address, kind, (batch, rows, columns), (x.step, along, across), last + 1))
+                    views.append(strided(x.address, kind, (batch, rows, columns), (x.step, along, across), last + 1))
                 left, right, result = views
                 with np.errstate(all="ignore"):  # what is no number is none on a GPU, too
-                    found = np.matmul(_factor(left, precision), _factor(right, precision))
+                    found = np.matmul(factor(left, precision), factor(right, precision))
                     result[...] = found + result.astype(found.dtype) if add else found
 
             self._enqueue("cublasGemmStridedBatchedEx", stream, operation)
@@ -545,11 +499,11 @@ class OnCPU:
                 for ordinal, *places in zip(ordinals, sources, targets, strict=True):
                     if not self._checked(ordinal, "a sum", *((ordinal, p, count * kind.itemsize) for p in places)):
                         return
-                parts = [_strided(a, kind, (count,), (1,), count) for a in sources]
+                parts = [strided(a, kind, (count,), (1,), count) for a in sources]
                 wide = np.dtype(np.float32) if kind.itemsize == 2 else kind
                 total = np.sum([p.astype(wide) for p in parts], axis=0, dtype=wide)
                 for target in targets:
-                    _strided(target, kind, (count,), (1,), count)[...] = total.astype(kind)
+                    strided(target, kind, (count,), (1,), count)[...] = total.astype(kind)
 
             for ordinal, stream in zip(ordinals[1:], streams[1:], strict=True):  # all have come this far
                 ready = self.event(ordinal)
@@ -566,20 +520,3 @@ def _owner(array: Array) -> Array:
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
-
-
-def _strided(address: Address, kind: Any, shape: Any, steps: Any, elements: int) -> Array:
-    memory = (ctypes.c_char * (elements * kind.itemsize)).from_address(address)
-    return np.ndarray(shape, kind, memory, 0, tuple(s * kind.itemsize for s in steps))
-
-
-def _factor(x: Array, precision: str) -> Array:
-    """A factor in the type that products are summed in; with `tf32`, of 10 binary digits, rounded to the nearest."""
-    if x.dtype == np.float64:
-        return x
-    wide = np.ascontiguousarray(x, np.float32)
-    if precision == "tf32" and x.dtype == np.float32:
-        bits = wide.view(np.uint32)
-        rounded = ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
-        return np.where(np.isfinite(wide), rounded, wide)
-    return wide
