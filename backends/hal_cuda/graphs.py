@@ -132,7 +132,7 @@ class Captured:
             runtime.empty(b.shape, b.dtype, "the input of a captured plan") if moving else b
             for b, moving in zip(buffers, self.moving, strict=True)
         ]
-        with runtime.lock:
+        with runtime.lock, runtime.waiting:
             held: list[Any] = []
             runtime.held = held
             try:

@@ -28,7 +28,10 @@ GROUP = 256  # threads of a block of kernels that do not choose their own
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)  # along each axis of a grid
 ARGUMENT_BYTES = 4096  # of one kernel, on every generation
 REMEMBERED = 64  # launches whose names are kept, to tell what a failure may have come from
-GONE = ("IllegalAddress", "LaunchFailure", "ECCUncorrectable", "DevicesUnavailable", "HardwareStackError", "Misaligned")
+GONE = (
+    "IllegalAddress", "LaunchFailure", "LaunchTimeout", "ECCUncorrectable", "DevicesUnavailable", "HardwareStackError",
+    "Misaligned",
+)  # fmt: skip
 
 
 class CUDARuntime(Runtime):
@@ -39,6 +42,7 @@ class CUDARuntime(Runtime):
         properties: what it is.
         stream: in which kernels are enqueued; copies from the host have their own, in `transfers`.
         lock: held while a kernel's arguments are written and it is enqueued.
+        waiting: held while the host waits for the device: nothing may be captured meanwhile.
         held: while a graph is captured, all memory that it takes or is told of, to be kept as long as it. Else None.
         lingering: memory of other libraries that no buffer refers to, kept until the device is done with it.
         recent: names of what was enqueued since the device was last waited for.
@@ -56,6 +60,7 @@ class CUDARuntime(Runtime):
         self.local_memory = self.properties.shared
         self.argument_bytes = ARGUMENT_BYTES
         self.lock = threading.RLock()
+        self.waiting = threading.RLock()
         self.held: list[Any] | None = None
         self.recent: deque[str] = deque(maxlen=REMEMBERED)
         self.lingering: deque[Any] = deque()
@@ -153,7 +158,7 @@ class CUDARuntime(Runtime):
 
     def finish(self, label: str = "waiting for the device") -> None:
         done = len(self.lingering)
-        with self.guarded(label):
+        with self.waiting, self.guarded(label):
             self.driver.wait(self.ordinal, self.stream)
         self.recent.clear()
         for _ in range(done):
