@@ -278,7 +278,7 @@ def machine(run: Run, given: argparse.Namespace, asked: list[str]) -> dict[str, 
     words = shlex.join(asked)
     return {
         "device": run.device,
-        "description": json.loads(done.stdout.splitlines()[-1]),
+        "description": json.loads(done.stdout.splitlines()[-1].replace(str(Path.home()), "~")),
         "gpu": said(
             "nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"
         ),
