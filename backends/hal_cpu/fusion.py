@@ -177,7 +177,7 @@ def _together(updates: list[_Update]) -> Callable[[Sequence[Array], list[Array |
         for line, n in zip(lines, whole, strict=False):
             np.concatenate([inputs[u.given[n]].reshape(-1) for u in updates], out=line)
             buffers[n] = line
-        first.run(*buffers, **settings, out=made if len(made) > 1 else made[0])
+        first.run(*buffers, **settings, out=made[0] if len(made) == 1 else made)
         for update, (place, shape) in zip(updates, places, strict=True):
             for n, line in enumerate(made, update.first):
                 piece, target = line[place].reshape(shape), results[n]
