@@ -18,6 +18,8 @@ import hal
 import hal.errors
 import hal.interop
 
+collect_ignore = ["bench"]  # programs to be run by hand, some of which need torch or jax
+
 PLUGINS = Path(__file__).parent.parent / "plugins"
 for _plugin in ("template", "primitive"):  # as installed plugins would be, but from the source tree
     sys.path.insert(0, str(PLUGINS / _plugin))

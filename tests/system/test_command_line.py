@@ -261,7 +261,7 @@ def test_what_is_printed_fits_eighty_columns(site: Path, command: str) -> None:
 
 
 def test_colours_can_be_left_out() -> None:
-    assert re.match(r"cpu +PASS ", on_a_terminal(80, "devices", NO_COLOR="1")[1])
+    assert any(re.match(r"cpu +PASS ", line) for line in on_a_terminal(80, "devices", NO_COLOR="1"))
 
 
 # hal env
