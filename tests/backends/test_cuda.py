@@ -329,7 +329,8 @@ def test_without_a_gpu_the_message_has_the_cure(prepare: Callable[[OnCPU], None]
 
 
 def test_without_cupy_the_message_has_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cupy_backends", None)
+    for name in ("cupy_backends", "cupy_backends.cuda", "cupy_backends.cuda.api"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(Unavailable, match=r"CuPy cannot be imported .*pip install 'hal-runtime\[cuda\]'"):
         CUDA().devices()
 
