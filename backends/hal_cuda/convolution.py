@@ -14,14 +14,13 @@ from typing import Any
 from hal import ops
 from hal.codegen.expressions import loaded, memory_type, stored, value_type
 from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.convolution import bias_of, result_for, summed
 from hal.codegen.kernels.convolution_layout import lifted, lifted_sizes
 from hal.codegen.kernels.layout import Shape
 from hal.codegen.kernels.maps import items_for
-from hal.codegen.kernels.movement import copied, copy_into, in_rows
-from hal.codegen.kernels.overlap import overlaps
+from hal.codegen.kernels.movement import copied, in_rows, into
 from hal.codegen.kernels.products import (
     INDEX,
-    Bias,
     Factor,
     Product,
     Result,
@@ -30,7 +29,6 @@ from hal.codegen.kernels.products import (
     is_wide,
     source,
 )
-from hal.codegen.kernels.reduction import reduction_of
 from hal.codegen.kernels.rows import wide_of
 from hal.plugin import DType, Spec
 from hal_cuda.products import BY_LIBRARY
@@ -115,20 +113,6 @@ def _part(x: Buffer, which: slice) -> Buffer:
     return x.view((which.stop - which.start, *x.shape[1:]), x.strides, x.offset + which.start * x.strides[0])
 
 
-def _result(given: tuple[Buffer | None, ...], shape: Shape, out: Buffer | None, label: str) -> Buffer:
-    read = [x for x in given if x is not None]
-    if out is not None and out.contiguous and not overlaps(out, read):
-        return out
-    return read[0].memory.runtime.empty(shape, read[0].dtype, label)
-
-
-def _given(result: Buffer, out: Buffer | None) -> Buffer:
-    if out is None or out is result:
-        return result
-    copy_into(result, out)
-    return out
-
-
 def convolve(
     label: str, x: Buffer, weight: Buffer, bias: Buffer | None = None, *,
     stride: Shape, padding: Shape, dilation: Shape, groups: int, out: Buffer | None = None,
@@ -141,7 +125,7 @@ def convolve(
     )
     total, made, places = weight.shape[0], weight.shape[0] // groups, prod(window.places)
     terms = weight.shape[1] * prod(window.kernel)
-    result = _result((x, weight, bias), (x.shape[0], total, *window.places[3 - axes :]), out, label)
+    result = result_for((x, weight, bias), (x.shape[0], total, *window.places[3 - axes :]), out, label)
     for which in window.portions(x, x.shape[1], x.dtype.itemsize):
         columns = window.columns(label, _part(x, which), "images")
         images = columns.shape[0]
@@ -152,10 +136,10 @@ def convolve(
             Result(result.memory, result.offset + which.start * total * places, places, made * places),
             (made, places, terms),
             (1, images, groups),
-            None if bias is None else Bias(bias.memory, bias.offset, bias.strides[0], 0, made * bias.strides[0]),
+            bias_of(bias, made),
         )
         result.memory.runtime.multiply(label, product)
-    return _given(result, out)
+    return into(result, out)
 
 
 def convolve_back(
@@ -173,7 +157,7 @@ def convolve_back(
     window.places = x.shape[2:]  # padding of the output may leave room for one more
     made, channels = weight.shape[1], x.shape[1] // groups
     rows, places = made * prod(kernel), prod(x.shape[2:])
-    result = _result((x, weight, bias), (x.shape[0], made * groups, *full[3 - axes :]), out, label)
+    result = result_for((x, weight, bias), (x.shape[0], made * groups, *full[3 - axes :]), out, label)
     whole = lifted(result)
     wide = wide_of(x.dtype)
     for which in window.portions(x, made * groups, wide.itemsize):
@@ -191,7 +175,7 @@ def convolve_back(
         )
         x.memory.runtime.multiply(label, product)
         window.images(label, columns, bias, _part(whole, which))
-    return _given(result, out)
+    return into(result, out)
 
 
 def gradient_of_weight(
@@ -204,7 +188,7 @@ def gradient_of_weight(
     window = Window(x.shape[2:], kernel, lifted_sizes(stride, 1), lifted_sizes(padding, 0), lifted_sizes(dilation, 1))
     window.places = g.shape[2:]
     made, terms, places = weight_shape[0] // groups, weight_shape[1] * prod(kernel), prod(g.shape[2:])
-    result = _result((x, g), weight_shape, out, label)
+    result = result_for((x, g), weight_shape, out, label)
     portions = list(window.portions(x, x.shape[1], x.dtype.itemsize))
     wide = wide_of(x.dtype)
     parts = runtime.empty((len(portions), *weight_shape), wide, label) if len(portions) > 1 else result
@@ -227,11 +211,8 @@ def gradient_of_weight(
         )
         runtime.multiply(label, product)
     if len(portions) > 1:
-        add = reduction_of(ops.sum, wide, x.dtype)
-        assert add is not None
-        flat = parts.view((len(portions), result.size), (result.size, 1))
-        add(runtime, flat, (0,), result)
-    return _given(result, out)
+        summed(parts, result)
+    return into(result, out)
 
 
 def _takes(*specs: Spec, **settings: Any) -> bool:

@@ -154,24 +154,32 @@ _SAID = re.compile(
 )
 
 
+def build(library: Any, source: str, words: Sequence[str]) -> tuple[bytes | None, str]:
+    """What NVRTC makes of a source with these options: machine code or None, and what it says."""
+    program, size, code = ctypes.c_void_p(), ctypes.c_size_t(), None
+    library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
+    options = (ctypes.c_char_p * len(words))(*(word.encode() for word in words))
+    status = library.nvrtcCompileProgram(program, len(words), options)
+    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetProgramLog(program, log)
+    if status == 0:
+        library.nvrtcGetCUBINSize(program, ctypes.byref(size))
+        room = ctypes.create_string_buffer(size.value)
+        library.nvrtcGetCUBIN(program, room)
+        code = room.raw
+    library.nvrtcDestroyProgram(ctypes.byref(program))
+    return code, log.value.decode()
+
+
 def compiled(library: Any, source: str, architecture: str) -> list[Built]:
-    """Compile a source to machine code, in a thread if need be.
+    """What ptxas says of the kernels of a source.
 
     Raises:
         AssertionError: it does not compile; the message is the compiler's.
     """
-    program = ctypes.c_void_p()
-    library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
-    words = [f"--gpu-architecture={architecture}", "--ptxas-options=-v", *OPTIONS]
-    options = (ctypes.c_char_p * len(words))(*(word.encode() for word in words))
-    status = library.nvrtcCompileProgram(program, len(words), options)
-    size = ctypes.c_size_t()
-    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(program, log)
-    library.nvrtcDestroyProgram(ctypes.byref(program))
-    told = log.value.decode()
-    assert status == 0, told
+    code, told = build(library, source, [f"--gpu-architecture={architecture}", "--ptxas-options=-v", *OPTIONS])
+    assert code is not None, told
     return [
         Built(m[1], architecture, int(m[5]), int(m[6] or 0), int(m[2]), int(m[3]) + int(m[4]))
         for m in _SAID.finditer(told)

@@ -9,19 +9,17 @@ in the folder `cuda` of HAL_CACHE_DIR (or DIR), and hold for all GPUs of the arc
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 for _folder in (ROOT, ROOT / "backends", ROOT / "tests" / "backends"):
     sys.path.insert(0, str(_folder))
 
-from cuda_sources import nvrtc, sources  # noqa: E402
+from cuda_sources import build, nvrtc, sources  # noqa: E402
 
 from hal.codegen.kernels.programs import key_of  # noqa: E402
 from hal.plugin import cache_dir  # noqa: E402
@@ -29,23 +27,6 @@ from hal_cuda.cupy_driver import OPTIONS  # noqa: E402
 from hal_cuda.programs import identity  # noqa: E402
 
 TOOLKIT = 13000
-
-
-def machine_code(library: Any, source: str, architecture: str) -> bytes | None:
-    """What NVRTC makes of a source, or None where it does not compile."""
-    program = ctypes.c_void_p()
-    library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
-    words = [f"--gpu-architecture={architecture}", *OPTIONS]
-    options = (ctypes.c_char_p * len(words))(*(word.encode() for word in words))
-    code = None
-    if library.nvrtcCompileProgram(program, len(words), options) == 0:
-        size = ctypes.c_size_t()
-        library.nvrtcGetCUBINSize(program, ctypes.byref(size))
-        room = ctypes.create_string_buffer(size.value)
-        library.nvrtcGetCUBIN(program, room)
-        code = room.raw
-    library.nvrtcDestroyProgram(ctypes.byref(program))
-    return code
 
 
 def main() -> int:
@@ -64,18 +45,18 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     name = identity(given.architecture, TOOLKIT)
 
-    def build(source: str) -> bool:
+    def kept(source: str) -> bool:
         file = folder / f"{key_of(name, source)}.bin"
         if file.is_file():
             return True
-        code = machine_code(library, source, given.architecture)
+        code, _ = build(library, source, [f"--gpu-architecture={given.architecture}", *OPTIONS])
         if code is not None:
             file.write_bytes(code)
         return code is not None
 
     start, missing = time.monotonic(), 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for i, fine in enumerate(pool.map(build, found), 1):
+        for i, fine in enumerate(pool.map(kept, found), 1):
             missing += not fine
             if i % 250 == 0 or i == len(found):
                 print(f"{i:,} of {len(found):,} after {time.monotonic() - start:.0f} s", flush=True)

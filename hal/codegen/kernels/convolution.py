@@ -26,8 +26,8 @@ from hal.codegen.kernels.convolution_layout import (
     spread,
     weights_back,
 )
-from hal.codegen.kernels.gemm import HALVES, cast, delivered, in_rows, zeros_where
-from hal.codegen.kernels.movement import copy_into
+from hal.codegen.kernels.gemm import HALVES, cast, delivered, zeros_where
+from hal.codegen.kernels.movement import copy_into, in_rows
 from hal.codegen.kernels.overlap import overlaps
 from hal.codegen.kernels.products import Bias, Factor, Places, Product, Result, Triple, is_wide
 from hal.codegen.kernels.reduction import reduction_of
@@ -58,7 +58,7 @@ def _columns(images: int, places: Triple, sizes: Triple) -> int:
     return (images - 1) * prod(sizes) + last
 
 
-def _result(given: tuple[Buffer | None, ...], shape: Shape, out: Buffer | None, label: str) -> Buffer:
+def result_for(given: tuple[Buffer | None, ...], shape: Shape, out: Buffer | None, label: str) -> Buffer:
     """Where to write: into `out` where that lies in rows and apart from what is read."""
     read = [x for x in given if x is not None]
     if out is not None and out.contiguous and not overlaps(out, read):
@@ -66,7 +66,8 @@ def _result(given: tuple[Buffer | None, ...], shape: Shape, out: Buffer | None, 
     return read[0].memory.runtime.empty(shape, read[0].dtype, label)
 
 
-def _bias(bias: Buffer | None, made: int) -> Bias | None:
+def bias_of(bias: Buffer | None, made: int) -> Bias | None:
+    """The bias of each row of a product, with so many rows in a group."""
     return None if bias is None else Bias(bias.memory, bias.offset, bias.strides[0], 0, made * bias.strides[0])
 
 
@@ -101,7 +102,7 @@ def convolve(
     step, around, apart = lifted_sizes(stride, 1), lifted_sizes(padding, 0), lifted_sizes(dilation, 1)
     places = _places(x.shape[2:], kernel, step, around, apart)  # type: ignore[arg-type]
     images, channels, total, made = x.shape[0], weight.shape[1], weight.shape[0], weight.shape[0] // groups
-    result = _result((x, weight, bias), (images, total, *places[3 - axes :]), out, label)
+    result = result_for((x, weight, bias), (images, total, *places[3 - axes :]), out, label)
     terms, count = channels * prod(kernel), prod(places)
     if result.size == 0:
         return delivered(result, dtype, out)
@@ -122,7 +123,7 @@ def convolve(
         b = Factor(columns, 0, row, 1, (0, 0, terms * row))
         there = to_rows._replace(places=Places(places, places, strides))
         runtime.multiply(
-            label, Product(dtype, of_weight, b, there, (made, row, terms), batch=batch, bias=_bias(bias, made))
+            label, Product(dtype, of_weight, b, there, (made, row, terms), batch=batch, bias=bias_of(bias, made))
         )
         return delivered(result, dtype, out)
     planes = spread(runtime, label, x, sizes, around, step, phases_of(kernel, step, apart))
@@ -131,7 +132,7 @@ def convolve(
     b = Factor(planes.memory, 0, table, 1, (0, 0, channels * prod(planes.phases) * planes.stride))
     there = to_rows._replace(places=Places(places, sizes, strides))
     work = (made, _columns(images, places, sizes), terms)
-    runtime.multiply(label, Product(dtype, of_weight, b, there, work, batch=batch, bias=_bias(bias, made), wide=wide))
+    runtime.multiply(label, Product(dtype, of_weight, b, there, work, batch=batch, bias=bias_of(bias, made), wide=wide))
     return delivered(result, dtype, out)
 
 
@@ -144,7 +145,7 @@ def _one_by_one(
     seen_there = Factor(x.memory, x.offset, places, 1, (0, groups * channels * places, channels * places))
     to = Result(result.memory, result.offset, places, made * places)
     sizes, batch = (made, places, channels), (1, images, groups)
-    x.memory.runtime.multiply(label, Product(x.dtype, of_weight, seen_there, to, sizes, batch, _bias(bias, made)))
+    x.memory.runtime.multiply(label, Product(x.dtype, of_weight, seen_there, to, sizes, batch, bias_of(bias, made)))
 
 
 def _wider(dtype: dtypes.DType) -> dtypes.DType:
@@ -182,7 +183,7 @@ def convolve_back(
     images, made, channels = x.shape[0], weight.shape[1], x.shape[1] // groups
     along = zip(x.shape[2:], kernel, step, around, apart, extra, strict=True)
     full: Triple = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + e for n, k, s, p, d, e in along)
-    result = _result((x, weight, bias), (images, made * groups, *full[3 - axes :]), out, label)
+    result = result_for((x, weight, bias), (images, made * groups, *full[3 - axes :]), out, label)
     if result.size == 0:
         return delivered(result, dtype, out)
     if prod(kernel) == 1 and full == x.shape[2:] and around == (0, 0, 0) and step == (1, 1, 1) and channels:
@@ -229,7 +230,7 @@ def convolve_back(
             Result(result.memory, result.offset + first, area, made * area, Places(count, sizes, strides)),
             (made, _columns(images, count, sizes), channels * prod(map(len, met))),
             batch=(1, 1, groups),
-            bias=_bias(bias, made),
+            bias=bias_of(bias, made),
             wide=wide,
         )
         runtime.multiply(label, work)
@@ -275,7 +276,7 @@ def gradient_of_weight(
     if dtype in HALVES or dtype is dtypes.bool_:
         wider = [cast(t, _wider(dtype)) for t in (x, g)]
         return delivered(gradient_of_weight(label, *wider, **settings, groups=groups), dtype, out)  # type: ignore[arg-type]
-    result = _result((x, g), weight_shape, out, label)
+    result = result_for((x, g), weight_shape, out, label)
     if result.size == 0:
         return delivered(result, dtype, out)
     if g.size == 0:
@@ -315,7 +316,7 @@ def gradient_of_weight(
     work = (made, seen_by_each, terms)
     runtime.multiply(label, Product(dtype, a, b, there, work, batch=(1, 1, groups), parts=parts, wide=wide))
     if parts > 1:
-        _summed(to, result)
+        summed(to, result)
     return delivered(result, dtype, out)
 
 
@@ -330,7 +331,7 @@ def _of_each_image(label: str, x: Buffer, g: Buffer, result: Buffer) -> Buffer:
     there = Result(parts.memory, parts.offset, channels, made * channels)
     runtime.multiply(label, Product(x.dtype, a, b, there, (made, channels, places), batch=(1, 1, images)))
     if images > 1:
-        _summed(parts, result)
+        summed(parts, result)
     return result
 
 
@@ -366,17 +367,16 @@ def _by_rows_of_planes(
         runtime.multiply(label, Product(x.dtype, a, b, there, (weights, made, some), wide=wide))
     count = swapped.shape[0]
     if count > 1:
-        summed = runtime.empty((weights, made), x.dtype, label)
-        _summed(swapped, summed)
-        swapped = summed
+        several, swapped = swapped, runtime.empty((weights, made), x.dtype, label)
+        summed(several, swapped)
     flat = swapped.view((made, weights), (1, made), 0)
     copy_into(flat, result.view((made, weights), (weights, 1)))
     return result
 
 
-def _summed(parts: Buffer, out: Buffer) -> None:
-    """Enqueue the sum of results that lie one after another."""
-    add = reduction_of(ops.sum, parts.dtype, parts.dtype)
+def summed(parts: Buffer, out: Buffer) -> None:
+    """Enqueue the sum of results that lie one after another, rounded once to the dtype of `out`."""
+    add = reduction_of(ops.sum, parts.dtype, out.dtype)
     assert add is not None
     flat = parts.view((parts.shape[0], out.size), (out.size, 1))
     add(parts.memory.runtime, flat, (0,), out)

@@ -6,6 +6,7 @@ from math import prod
 
 from hal import ops
 from hal.codegen.kernels.buffer import Buffer, Shape, row_strides
+from hal.codegen.kernels.movement import copy_into, in_rows, into
 from hal.codegen.kernels.overlap import overlaps
 from hal.codegen.kernels.products import Bias, Factor, Product, Result, Triple
 from hal.codegen.kernels.table import kernels
@@ -24,26 +25,11 @@ def cast(buffer: Buffer, dtype: DType) -> Buffer:
 
 def delivered(result: Buffer, dtype: DType, out: Buffer | None) -> Buffer:
     """What was computed in another type as `dtype`, in `out` if that is given."""
-    result = result if result.dtype is dtype else cast(result, dtype)
-    if out is None or result is out:
-        return result
-    from hal.codegen.kernels.movement import copy_into
-
-    copy_into(result, out)
-    return out
-
-
-def in_rows(buffer: Buffer) -> Buffer:
-    """The same elements row by row: a copy where they do not lie so already."""
-    from hal.codegen.kernels import movement
-
-    return movement.in_rows(buffer)
+    return into(result if result.dtype is dtype else cast(result, dtype), out)
 
 
 def zeros_where(out: Buffer, bias: Buffer | None) -> Buffer:
     """`out` filled with sums of no terms: zero, or the bias of each column."""
-    from hal.codegen.kernels.movement import copy_into
-
     runtime = out.memory.runtime
     if bias is None:
         import numpy as np

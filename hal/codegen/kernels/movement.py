@@ -51,6 +51,14 @@ def in_rows(x: Buffer) -> Buffer:
     return x if x.contiguous else copied(x)
 
 
+def into(result: Buffer, out: Buffer | None) -> Buffer:
+    """`result`, or `out` with a copy of it where that is given and is another buffer."""
+    if out is None or out is result:
+        return result
+    copy_into(result, out)
+    return out
+
+
 def filled(runtime: Runtime, out: Buffer, value: bool | int | float) -> None:
     """Enqueue that all elements of `out` become `value`."""
     _fill(value, out.dtype)(runtime, (), (out,))

@@ -9,7 +9,7 @@ import numpy as np
 from hal import ops
 from hal.codegen.kernels.buffer import Buffer
 from hal.codegen.kernels.layout import Shape
-from hal.codegen.kernels.movement import copy_into, in_rows
+from hal.codegen.kernels.movement import in_rows, into
 from hal.codegen.kernels.table import kernels
 from hal.codegen.kernels.templates import run
 from hal.ops.choices import threshold
@@ -82,20 +82,13 @@ def _target(state: Buffer, shape: Shape, dtype: DType, out: Buffer | None, label
     return state.memory.runtime.empty(shape, dtype, label)
 
 
-def _finished(result: Buffer, out: Buffer | None) -> Buffer:
-    if out is None or out is result:
-        return result
-    copy_into(result, out)
-    return out
-
-
 _TWO = "@storeT(out, 2 * i, {a}); if (2 * i + 1 < size) {{ @storeT(out, 2 * i + 1, {b}); }}"
 
 
 @kernels.register(ops.random_bits, out=True)
 def random_bits(state: Buffer, *, shape: Shape, out: Buffer | None = None) -> Buffer:
     result = _target(state, shape, dtypes.uint32, out, "random_bits")
-    return _finished(_draw("random_bits", state, result, _TWO.format(a="first", b="second")), out)
+    return into(_draw("random_bits", state, result, _TWO.format(a="first", b="second")), out)
 
 
 def _real(x: float, dtype: DType) -> Any:
@@ -127,7 +120,7 @@ def uniform(state: Buffer, *, shape: Shape, dtype: DType, low: float, high: floa
     top = max(below(high, dtype), low)
     arguments = (_real(low, dtype), _real(high - low, dtype), _real(top, dtype), whole)
     _draw("uniform", state, result, body, pairs=bits != 53, parameters=parameters, arguments=arguments)
-    return _finished(result, out)
+    return into(result, out)
 
 
 @kernels.register(ops.bernoulli, out=True)
@@ -139,7 +132,7 @@ def bernoulli(p: Buffer, state: Buffer, *, out: Buffer | None = None) -> Buffer:
     body += chosen.format(w="second", i="2 * i + 1") + "); }"
     parameters = ", HAL_GLOBAL const @T *restrict p, const i64 op"
     _draw("bernoulli", state, result, body, parameters=parameters, offsets="p += op;", arguments=(in_rows(p),))
-    return _finished(result, out)
+    return into(result, out)
 
 
 @kernels.register(ops.dropout, out=True)
@@ -156,7 +149,7 @@ def dropout(x: Buffer, state: Buffer, *, p: float, out: Buffer | None = None) ->
         "dropout", state, result, body,
         parameters=parameters, offsets="x += ox;", arguments=arguments, types={"X": x.dtype},
     )  # fmt: skip
-    return _finished(result, out)
+    return into(result, out)
 
 
 # cos and sin of `turn` whole turns, for turns in [0, 1): the nearest quarter is taken off without rounding, and what is
@@ -193,7 +186,7 @@ def normal(state: Buffer, *, shape: Shape, dtype: DType, mean: float, std: float
     body += _TWO.format(a="y0 + mean", b="y1 + mean")
     given = (np.float32(mean), np.float32(std))
     _draw("normal", state, result, body, parameters=", const f32 mean, const f32 std", arguments=given, before=_TURNS)
-    return _finished(result, out)
+    return into(result, out)
 
 
 def _of_two_words(state: Spec, *, low: int, high: int, **settings: Any) -> bool:
@@ -208,4 +201,4 @@ def randint(state: Buffer, *, shape: Shape, low: int, high: int, dtype: DType, o
     _draw(
         "randint", state, result, body, pairs=False, parameters=", const u64 count, const u64 low", arguments=given
     )  # fmt: skip
-    return _finished(result, out)
+    return into(result, out)
