@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from hal.plugin import Array
-from hal_cuda.driver import Address, Failure, Handle, Matrix, Properties, Refused
+from hal_cuda.driver import OPTIONS, Address, Failure, Handle, Matrix, Properties, Refused
 
-OPTIONS = ("--std=c++17", "--fmad=false")  # fused kernels round as the ops one by one do
 TYPES = {"float16": 2, "bfloat16": 14, "float32": 0, "float64": 1}  # cudaDataType: CUDA_R_16F, R_16BF, R_32F, R_64F
 NCCL_TYPES = {
     "int8": 0, "uint8": 1, "int32": 2, "uint32": 3, "int64": 4, "uint64": 5, "float16": 6, "float32": 7, "float64": 8,

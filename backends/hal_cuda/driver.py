@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from hal.plugin import Array
 
+OPTIONS = ("--std=c++17", "--fmad=false")  # of the compiler: fused kernels round as the ops one by one do
 Handle = int  # of a stream, an event, a module, a function, a graph: what the libraries give out
 Address = int  # in the memory of a device, or of page-locked host memory
 

@@ -11,7 +11,7 @@ import numpy as np
 from hal.codegen.dialect import CUDA
 from hal.codegen.kernels.memory import Memory
 from hal.codegen.kernels.programs import BuildError, Programs
-from hal_cuda.driver import Driver, Failure, Handle, Refused
+from hal_cuda.driver import OPTIONS, Driver, Failure, Handle, Refused
 
 if TYPE_CHECKING:
     from hal_cuda.driver import Properties
@@ -83,8 +83,8 @@ CODES = {
 
 
 def identity(architecture: str, toolkit: int) -> str:
-    """What machine code holds for: a kind of GPU, whatever its driver, and a generation of the compiler."""
-    return f"{architecture}\nCUDA {toolkit // 1000}"
+    """What machine code holds for: a kind of GPU whatever its driver, a generation of the compiler, its options."""
+    return f"{architecture}\nCUDA {toolkit // 1000}\n{' '.join(OPTIONS)}"
 
 
 class CUDAPrograms(Programs):

@@ -27,8 +27,7 @@ from hal.errors import HalError
 from hal.recording import no_grad
 from hal.testing.calls import FLOATS, call_of, has_floats, own_dtype, run_op, samples_of
 from hal_cuda import CUDA
-from hal_cuda.cupy_driver import OPTIONS
-from hal_cuda.driver import Properties
+from hal_cuda.driver import OPTIONS, Properties
 
 BATCH = 40  # sources that are compiled as one: most of what compiling a small one takes is the same for all
 

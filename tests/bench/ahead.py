@@ -23,7 +23,7 @@ from cuda_sources import build, nvrtc, sources  # noqa: E402
 
 from hal.codegen.kernels.programs import key_of  # noqa: E402
 from hal.plugin import cache_dir  # noqa: E402
-from hal_cuda.cupy_driver import OPTIONS  # noqa: E402
+from hal_cuda.driver import OPTIONS  # noqa: E402
 from hal_cuda.programs import identity  # noqa: E402
 
 TOOLKIT = 13000
