@@ -1,8 +1,8 @@
 """TensorFlow's CIFAR-10 tutorial, data-parallel: every device has the network's weights and a part of each batch.
 
-The mean of the loss is taken over all parts, so the gradients of all devices come together in the network's own, where
-the step is made. The rate falls in a staircase, weights are averaged over the steps, and figures, curves, summaries and
-checkpoints are kept.
+`nn.DataParallel` lends the weights; the loss is the mean over all parts, so the gradients of all devices come
+together in the network's own, where the step is made. The rate falls in a staircase, weights are averaged over the
+steps, and figures, curves, summaries and checkpoints are kept.
 
     python cifar10.py --data FOLDER                        # the official binary files
     python cifar10.py --data FOLDER --resume               # go on where a run was stopped or broken off
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -30,31 +29,6 @@ from nn.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 SIZE = 24
 STAIRS = 6
-
-
-class Towers(nn.Module):
-    """A network on several devices: the first has it, the others are lent its weights for each batch."""
-
-    def __init__(self, net: nn.Module, devices: list[hal.Device]) -> None:
-        super().__init__()
-        self.net = net.to(devices[0])
-        self.names = [str(device) for device in devices]
-        self.others = tuple(deepcopy(net) for _ in devices[1:])  # a tuple, so that these are no parts of this module
-        for other in self.others:
-            for name, _ in list(other.named_parameters()):
-                owner, _, leaf = name.rpartition(".")
-                delattr(other.get_submodule(owner), leaf)
-
-    def forward(self, images: hal.Tensor) -> hal.Tensor:
-        first, *rest = self.names
-        parts = images.tensor_split(len(self.names))
-        outs = [self.net(parts[0])]
-        for other, device, part in zip(self.others, rest, parts[1:], strict=True):
-            for name, param in self.net.named_parameters():
-                owner, _, leaf = name.rpartition(".")
-                setattr(other.get_submodule(owner), leaf, param.to(device))  # gradients come back the same way
-            outs.append(other(part.to(device)).to(first))
-        return hal.cat(outs)
 
 
 def data(given: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
@@ -96,23 +70,23 @@ def main() -> None:
     hal.manual_seed(0)
     devices = [hal.device(name) for name in given.devices.split(",") if name] or [hal.zeros(1).device]
     net, train, test = data(given)
-    towers = Towers(net, devices)
-    optimizer = optim.SGD(towers.parameters(), lr=given.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    parallel = nn.DataParallel(net, devices)
+    optimizer = optim.SGD(parallel.parameters(), lr=given.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
     history = nn.fit(
-        towers, optimizer, F.cross_entropy,
+        parallel, optimizer, F.cross_entropy,
         DataLoader(train, batch_size=batch, shuffle=True, generator=0, num_workers=1, device=devices[0]),
         epochs=epochs,
         validation=DataLoader(test, batch_size=200, num_workers=1, device=devices[0]),
         metrics={"accuracy": metrics.Accuracy()},
         schedule=StepLR(optimizer, step_size=max(1, epochs // STAIRS), gamma=0.5),
-        average=AveragedModel(towers, avg_fn=get_ema_avg_fn(0.9 if given.small else 0.999)),
+        average=AveragedModel(parallel, avg_fn=get_ema_avg_fn(0.9 if given.small else 0.999)),
         callbacks=[nn.fitting.TensorBoard(given.out / "events")] if given.tensorboard else [],
         out=given.out, every=100, resume=given.resume,
     )  # fmt: skip
     print("epoch  loss    test accuracy  examples/s")
     for row in history:
         print(f"{row['epoch']:5}  {row['loss']:.4f}  {row['val_accuracy']:13.2%}  {row['items_per_second']:10,.0f}")
-    print(json.dumps({"test_accuracy": history["val_accuracy"][-1], "devices": towers.names}))
+    print(json.dumps({"test_accuracy": history["val_accuracy"][-1], "devices": [str(device) for device in devices]}))
 
 
 if __name__ == "__main__":
