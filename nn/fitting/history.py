@@ -53,7 +53,7 @@ class History:
             writer.writerows(self.rows)
 
     def write_curves(self, path: str | Path, title: str = "training") -> None:
-        """Draw the losses of all epochs, and the first metric, as an SVG picture."""
+        """Draw the losses and the metrics of all epochs as an SVG picture."""
         from nn.fitting.curves import svg
 
         Path(path).write_text(svg(title, self.rows), encoding="utf-8")

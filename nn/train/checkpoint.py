@@ -14,7 +14,6 @@ from hal.errors import DataError
 from nn.fitting import Callback, Fit
 from nn.fitting.checkpoints import FORMAT, state_of, take_up
 from nn.fitting.history import Row
-from nn.train import curve
 from nn.train.run import Run, Settings
 from nn.train.tasks import TASKS
 
@@ -69,9 +68,10 @@ class Keep(Callback):
         hal.save(state_of(fit) | asked, self.out / FILE)
 
     def _draw(self) -> None:
+        run = self.run
         for path in self.pictures:
             path.parent.mkdir(parents=True, exist_ok=True)
-            curve.write(path, self.run)
+            run.history.write_curves(path, f"hal train {run.task.name} on {run.device}, seed {run.settings.seed}")
 
 
 def prepare(folder: Path, resumed: bool) -> str:

@@ -1,8 +1,10 @@
 """The trainer: the same as a loop by hand, resumed bit for bit, interrupted without loss, not waiting per batch."""
 
 import json
+import math
 import os
 import signal
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hal.errors import DataError, SettingError
 from nn import fitting, metrics, optim
 from nn import functional as F
 from nn.data import DataLoader, TensorDataset
+from nn.fitting.curves import svg
 from nn.optim.lr_scheduler import ExponentialLR, OneCycleLR, ReduceLROnPlateau
 from nn.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
@@ -131,6 +134,32 @@ def test_the_best_and_every_so_many_steps_are_kept(tmp_path: Path) -> None:
     assert lines[0].startswith("epoch,loss,val_loss")
     picture = (tmp_path / "curves.svg").read_text(encoding="utf-8")
     assert picture.count("<polyline") == 2
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [],
+        [0.5],
+        [2.3, 0.7, 0.011],
+        [1.0] * 3,
+        [1e20] * 2,
+        [-3.0, 5.0, float("nan"), 0.0],
+        [0.97**i for i in range(700)],
+    ],
+)
+def test_curves_are_named_and_stay_in_their_fields(losses: list[float]) -> None:
+    rows = [{"epoch": i, "loss": v, "accuracy": i / 700, "val_accuracy": 0.5} for i, v in enumerate(losses)]
+    root = ElementTree.fromstring(svg("a <run> & more", rows))
+    texts = [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"a <run> & more", "epoch"} <= set(texts)
+    assert any(str(t).startswith("loss ") for t in texts) == bool(losses)
+    assert any(str(t).endswith("(logarithmic)") for t in texts) == (len(losses) in (3, 700) and losses != [1.0] * 3)
+    _, _, wide, tall = map(float, root.attrib["viewBox"].split())
+    dots = [(float(c.attrib["cx"]), float(c.attrib["cy"])) for c in root.iter("{http://www.w3.org/2000/svg}circle")]
+    assert len(dots) == sum(map(math.isfinite, losses)) + 2 * len(losses)
+    assert all(0 < x < wide and 0 < y < tall for x, y in dots)
+    assert len(texts) < 60
 
 
 def test_ctrl_c_ends_with_the_batch_and_keeps_it(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ import nn
 from hal.cli import cli
 from hal.testing.fake import Fake
 from nn.train import checkpoint
-from nn.train.curve import svg
 from nn.train.tasks import TASKS
 
 COMMAND = [sys.executable, "-m", "hal", "train"]
@@ -104,18 +103,6 @@ def test_the_summary_has_a_line_for_each_class(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"] == rights / 360
     for picture in (tmp_path / "run" / "curve.svg", tmp_path / "my" / "curve.svg"):
         assert "loss" in "".join(ElementTree.parse(picture).getroot().itertext())
-
-
-@pytest.mark.parametrize("losses", [[], [0.5], [2.3, 0.7, 0.011], [1.0] * 3, [0.01 * 0.9**i for i in range(700)]])
-def test_the_curve_names_its_axes_and_stays_in_its_frame(losses: list[float]) -> None:
-    root = ElementTree.fromstring(svg("a <run> & more", losses, [1 - min(v, 1) for v in losses]))
-    texts = [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"a <run> & more", "epoch", "training loss (logarithmic)", "training accuracy"} <= set(texts)
-    _, _, wide, tall = map(float, root.attrib["viewBox"].split())
-    dots = [(float(c.attrib["cx"]), float(c.attrib["cy"])) for c in root.iter("{http://www.w3.org/2000/svg}circle")]
-    assert len(dots) == 2 * len(losses) + 4  # with the legend's
-    assert all(0 < x < wide and 0 < y < tall for x, y in dots)
-    assert len(texts) < 45
 
 
 def test_a_terminal_gets_a_bar_with_figures() -> None:
