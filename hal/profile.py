@@ -102,6 +102,9 @@ class profile:  # used like a function: with hal.profile("trace.json"):
         self._local = threading.local()
         self._machine: Callable[..., Machine | None] = lambda *devices: None
 
+    def __repr__(self) -> str:
+        return f"<profile: {len(self.slices)} slices{f', for {self.path}' if self.path is not None else ''}>"
+
     def __enter__(self) -> profile:
         global running
         if running is not None:

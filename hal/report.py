@@ -95,6 +95,8 @@ class Report:
                 lines.append(f"  {e.what:<24} {way:<22} {e.count:>7} x {e.bytes:>14,} B  {e.reason}  [{e.line}]")
         return "\n".join(lines)
 
+    __repr__ = __str__
+
     def to_json(self) -> str:
         """The three lists as a JSON object."""
         tables = {"fallbacks": self.fallbacks, "copies": self.copies, "syncs": self.syncs}

@@ -167,7 +167,7 @@ from nn.shaping import (
     ZeroPad2d,
     ZeroPad3d,
 )
-from nn.summary import summary
+from nn.summaries import summary
 from nn.transformer import (
     Transformer,
     TransformerDecoder,

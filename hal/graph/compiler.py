@@ -216,7 +216,8 @@ class Compiled:
         return Compiled, (self.function, self.options)
 
     def __repr__(self) -> str:
-        return f"<compiled {self._who}: {len(self.plans)} plans>"
+        count = len(self.plans)
+        return f"<compiled {self._who}: {count} plan{'s' * (count != 1)}>"
 
 
 _all: WeakSet[Compiled] = WeakSet()

@@ -119,6 +119,9 @@ class Graph:
     def __str__(self) -> str:
         return self.text()
 
+    def __repr__(self) -> str:
+        return f"<graph: {len(self.nodes)} nodes, {len(self.inputs)} inputs, {len(self.outputs)} outputs>"
+
     @property
     def results(self) -> tuple[Value, ...]:
         """All values that must have been computed in the end: outputs, and new contents of state."""

@@ -78,6 +78,12 @@ class Plan:
     in_place: frozenset[Value]
     end: str = ""
 
+    def __repr__(self) -> str:
+        devices = ", ".join(dict.fromkeys(str(step.device) for step in self.steps)) or "no device"
+        arenas = sum(memory.bytes for memory in self.memory.values())
+        until = f", until {self.end}" if self.end else ""
+        return f"<plan: {len(self.steps)} steps on {devices}, {arenas:,} bytes of arena{until}>"
+
     def report(self, machine: Machine | None = None) -> PlanReport:
         """Per step: its device and why, what the alternatives would have cost, copies, what runs as one, its buffer.
 

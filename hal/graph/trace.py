@@ -101,6 +101,9 @@ class Trace:
     steps: list[Calculation]
     reads: dict[Value, int]
 
+    def __repr__(self) -> str:
+        return f"<trace of {self.graph!r}>"
+
 
 @dataclass(frozen=True)
 class Splitting:

@@ -104,6 +104,8 @@ class PlanReport:
         table = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([*self.summary(), "", *table])
 
+    __repr__ = __str__
+
     def summary(self) -> list[str]:
         """A few lines on the whole."""
         kinds = {how: sum(r.how == how for r in self.rows) for how in dict.fromkeys(r.how for r in self.rows)}

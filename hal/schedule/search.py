@@ -44,6 +44,9 @@ class Placement:
     name: str
     choices: tuple[Choice, ...]
 
+    def __repr__(self) -> str:
+        return f"<placement {self.name}: {self.layout.seconds:.3g} s, of {len(self.choices)} candidates>"
+
 
 def place(problem: Problem, names: Sequence[str] | None = None) -> Placement:
     """The best placement that is found.

@@ -92,6 +92,8 @@ class Comparison:
         lines.append(f"{self.regressions:,} regressions in {both:,} cases that both have")
         return "\n".join(lines)
 
+    __repr__ = __str__
+
 
 def _name(report: Report) -> str:
     return f"{report.device}, {report.started or 'at an unknown time'}, hal {report.versions.get('hal', 'unknown')}"

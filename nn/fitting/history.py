@@ -33,6 +33,12 @@ class History:
             raise KeyError(f"no epoch has a figure {name!r}; there is {', '.join(known) or 'none yet'}")
         return [row.get(name) for row in self.rows]
 
+    def __repr__(self) -> str:
+        last = self.rows[-1] if self.rows else {}
+        figures = [f"{name} {x:.4g}" for name, x in last.items() if name != "epoch" and isinstance(x, (int, float))]
+        stopped = f", stopped {self.stopped}" if self.stopped else ""
+        return f"<history: {len(self.rows)} epochs{stopped}{', the last with ' if figures else ''}{', '.join(figures)}>"
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -112,3 +112,12 @@ def test_every_name_is_compared_with_torch(module: ModuleType, names: set[str]) 
 def plain(name: str) -> str:
     """A name that a layer and its function share, in place or not: `max_pool2d` for `MaxPool2d`, `relu_` for `relu`."""
     return name.replace("_", "").lower()
+
+
+def test_no_name_is_a_file_too() -> None:
+    """Whoever asks for it first would get the file."""
+    files = {path.stem for path in Path(nn.__path__[0]).iterdir()}
+    assert "linear" in files
+    names = [name for name in dir(nn) if not isinstance(getattr(nn, name), ModuleType)]
+    assert "Linear" in names
+    assert not files & set(names)

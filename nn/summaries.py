@@ -91,6 +91,8 @@ class Summary:
             f"one forward pass on {self.device}: {self.flops:,} flops, {_size(self.moved)} read and written",
         ])  # fmt: skip
 
+    __repr__ = __str__
+
 
 def summary(
     model: Module, *inputs: Any, input_size: Sequence[int] | None = None, depth: int | None = None,
