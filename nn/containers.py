@@ -40,8 +40,9 @@ class _Numbered(Module):
             return self._part(list(_counted(self).items())[index])
         return self._modules[self._key(index)]
 
-    def _part(self, items: list[tuple[str, Module]]) -> Any:
-        raise NotImplementedError
+    def _part(self, items: list[tuple[str, Module]]) -> Self:
+        """Another container, of some of the modules with their names."""
+        raise NotImplementedError(f"{type(self).__name__} has no _part: write one that holds some of the modules")
 
     def __setitem__(self, index: int, module: Module) -> None:
         setattr(self, self._key(index), module)
@@ -117,7 +118,7 @@ class Sequential(_Numbered):
             input = module(input)  # type: ignore[misc]  # containers hold no None
         return input
 
-    def _part(self, items: list[tuple[str, Module]]) -> Sequential:
+    def _part(self, items: list[tuple[str, Module]]) -> Self:
         return type(self)(OrderedDict(items))
 
     def __delitem__(self, index: int | slice) -> None:
@@ -151,7 +152,7 @@ class ModuleList(_Numbered):
         super().__init__()
         self.extend(modules or [])
 
-    def _part(self, items: list[tuple[str, Module]]) -> ModuleList:
+    def _part(self, items: list[tuple[str, Module]]) -> Self:
         return type(self)(module for _, module in items)
 
     def __add__(self, other: Iterable[Module]) -> ModuleList:

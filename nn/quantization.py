@@ -75,7 +75,8 @@ class _Quantized(Module):
         return ops.dequantize(sums, self.output_scale, axis=self.axis)
 
     def _sums(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The product of int8 and int8 with the bias, in int32."""
+        raise NotImplementedError(f"{type(self).__name__} has no _sums: write which integer op makes its sums")
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, int8 {'in and out' if self.hands_on else 'in'}"

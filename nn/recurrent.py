@@ -119,7 +119,7 @@ class _Recurrent(Module):
             state: the state to begin with.
             weight: by which the state gives to the gates.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no _states: write what a step makes of the states")
 
     def _over_time(
         self, x: Tensor, lengths: Array | None, state: States, end: str, layer: int
