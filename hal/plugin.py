@@ -14,7 +14,7 @@ import pluggy
 from hal import dtypes
 from hal.blas import on_one_blas_thread, one_blas_thread
 from hal.blas import threads as blas_threads
-from hal.config import cache_dir
+from hal.config import cache_dir, logs
 from hal.device import Device
 from hal.dtypes import DType
 from hal.errors import ConfigError, DeviceError, DTypeError, OutOfMemoryError
@@ -35,7 +35,7 @@ __all__ = [
     "API_VERSION", "Array", "Backend", "Buffer", "ConfigError", "DType", "DTypeError", "Device", "DeviceError",
     "Graph", "Group", "Kernel", "Kernels", "Link", "Node", "Op", "OutOfMemoryError", "Spec", "Speed", "Tolerance",
     "Unavailable", "Value", "blas_threads", "cache_dir", "current_scope", "dtypes", "hookimpl", "listening",
-    "on_one_blas_thread", "one_blas_thread",
+    "logs", "on_one_blas_thread", "one_blas_thread",
 ]  # fmt: skip
 
 API_VERSION = 1
