@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from hal import dtypes, methods, ops
 from hal import op as op_module
@@ -15,7 +15,8 @@ from hal.errors import SettingError
 from hal.op import Op
 from hal.tensor import Tensor
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 # Which ops run in float32 whatever they are given. Source: torch's autocast op reference. All contractions run in the
 # lower precision, and so do cells; everything else takes what it is given.
 WIDE = frozenset((
@@ -98,13 +99,13 @@ class autocast:  # used like a function, as in torch
             if _users == 0:
                 op_module.runner, methods.binary = _plain
 
-    def __call__(self, function: Function) -> Function:
+    def __call__(self, function: Callable[Given, Result]) -> Callable[Given, Result]:
         @functools.wraps(function)
-        def inside(*args: Any, **kwargs: Any) -> Any:
+        def inside(*args: Given.args, **kwargs: Given.kwargs) -> Result:
             with autocast(None, self.dtype or dtypes.bfloat16, self.dtype is not None):
                 return function(*args, **kwargs)
 
-        return inside  # type: ignore[return-value]
+        return inside
 
 
 def precision() -> DType | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import heapq
 from collections.abc import Callable, Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from hal import ops
@@ -163,10 +164,10 @@ def grad(
     """
     roots: list[Any] = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
     xs: list[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-    given = [grad_outputs] if grad_outputs is not None and not isinstance(grad_outputs, (list, tuple)) else grad_outputs
+    given: Any = grad_outputs if isinstance(grad_outputs, (list, tuple, NoneType)) else [grad_outputs]
     if not roots:
         return (None,) * len(xs)
-    starts = _check_start(roots, given, "grad()")  # type: ignore[arg-type]
+    starts = _check_start(roots, given, "grad()")
     keys: list[Key] = []
     for i, x in enumerate(xs):
         if not x.tracked:
@@ -257,7 +258,7 @@ def custom_gradient(function: Callable[..., tuple[Any, Callable[..., Any]]]) -> 
         outs = value if isinstance(value, tuple) else (value,)
         outs = tuple(o.detach() if any(o is x for x in args) else o for o in outs)
         if mode.enabled and any(x.tracked for x in args):
-            node = Node(_Custom(function.__name__, pull), args, outs, {})  # type: ignore[arg-type]
+            node = Node(_Custom(function.__name__, pull), args, outs, {})
             for i, out in enumerate(outs):
                 out.node, out.index, out.tracked = node, i, True
         return outs if isinstance(value, tuple) else outs[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pluggy
 
@@ -302,32 +302,32 @@ class Backend:
         return f"<backend {self.name}>"
 
 
-class Hooks:
+class Hooks(Protocol):
     """The hooks that a plugin may implement, each marked with `hookimpl` in its module."""
 
     @hookspec
-    def hal_backends(self) -> Iterable[Backend]:  # type: ignore[empty-body]
+    def hal_backends(self) -> Iterable[Backend]:
         """Backends to add."""
 
     @hookspec
-    def hal_ops(self) -> Iterable[Op]:  # type: ignore[empty-body]
+    def hal_ops(self) -> Iterable[Op]:
         """Ops to add to the table."""
 
     @hookspec
-    def hal_kernels(self) -> Mapping[str, Kernels]:  # type: ignore[empty-body]
+    def hal_kernels(self) -> Mapping[str, Kernels]:
         """Kernels to add to existing backends, by backend name. They are asked before the backend's own."""
 
     @hookspec
-    def hal_rewrites(self) -> Iterable[Rewrite]:  # type: ignore[empty-body]
+    def hal_rewrites(self) -> Iterable[Rewrite]:
         """Rewrites of compiled graphs to add: functions from a graph to a graph, run after hal's own simplifications.
 
         Each has the attribute `changes_rounding` if it may change the last bits of results; it can be switched off.
         """
 
     @hookspec
-    def hal_conformance(self) -> Iterable[Level]:  # type: ignore[empty-body]
+    def hal_conformance(self) -> Iterable[Level]:
         """Levels to add to the conformance suite."""
 
     @hookspec
-    def hal_commands(self) -> Iterable[click.Command]:  # type: ignore[empty-body]
+    def hal_commands(self) -> Iterable[click.Command]:
         """Commands to add to the `hal` command line."""

@@ -41,7 +41,7 @@ def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     again = _Again(function, args, kwargs, outer, stream, len(results))
     outs = {id(x): x.detach() for x in results}
     made = [x for x in results if x.tracked]
-    node = Node(again, (*given, *outer), tuple(outs[id(x)] for x in made), {})  # type: ignore[arg-type]
+    node = Node(again, (*given, *outer), tuple(outs[id(x)] for x in made), {})
     for i, x in enumerate(made):
         out = outs[id(x)]
         out.node, out.index, out.tracked = node, i, True

@@ -7,7 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from hal import ops, tracing
 from hal.abstract import StaleBackend
@@ -20,7 +20,8 @@ from hal.source import user_line
 if TYPE_CHECKING:
     from hal.tensor import Tensor
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 Hook = Callable[["Tensor"], "Tensor | None"]
 _count = itertools.count()
 
@@ -80,13 +81,13 @@ class _Switch:
         self.before = []
         return self if function is None else self(function)
 
-    def __call__(self, function: Function) -> Function:
+    def __call__(self, function: Callable[Given, Result]) -> Callable[Given, Result]:
         @functools.wraps(function)
-        def switched(*args: Any, **kwargs: Any) -> Any:
+        def switched(*args: Given.args, **kwargs: Given.kwargs) -> Result:
             with type(self)():
                 return function(*args, **kwargs)
 
-        return switched  # type: ignore[return-value]
+        return switched
 
     def __enter__(self) -> None:
         self.before.append(mode.enabled)
@@ -115,11 +116,21 @@ def is_grad_enabled() -> bool:
     return mode.enabled
 
 
+class HasGradient(Protocol):
+    """What may stand in a recorded operation where an op would."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def gradient(self) -> Callable[..., Any]: ...
+
+
 class Node:
     """One recorded operation: what it was called with, and where its inputs came from.
 
     Attributes:
-        op: the op (or anything with a name and a `gradient`).
+        op: the op, or what has a gradient of its own.
         inputs, versions: the input tensors, and how often each one's memory had been changed when they were saved.
         edges: for each input the node that made it, the leaf that it is, or None if it needs no gradient.
         order: later operations have higher numbers.
@@ -142,7 +153,9 @@ class Node:
         "versions",
     )
 
-    def __init__(self, op: Op, inputs: tuple[Tensor, ...], outs: tuple[Tensor, ...], settings: dict[str, Any]) -> None:
+    def __init__(
+        self, op: Op | HasGradient, inputs: tuple[Tensor, ...], outs: tuple[Tensor, ...], settings: dict[str, Any]
+    ) -> None:
         self.op = op
         self.inputs = inputs
         self.settings = settings
@@ -176,7 +189,7 @@ class Node:
         inputs = tuple(self._saved(i) for i in range(len(self.inputs)))
         outs = tuple(self._result(i) for i in range(len(self.outs)))
         if self.op.gradient is None:
-            return self._through_decomposition(gs, inputs, create_graph)
+            return self._through_decomposition(self.op, gs, inputs, create_graph)
         if len(outs) == 1:
             entries = self.op.gradient(gs[0], outs[0], *inputs, **self.settings)
         else:
@@ -223,10 +236,10 @@ class Node:
         return stale
 
     def _through_decomposition(
-        self, gs: list[Tensor | None], inputs: tuple[Tensor, ...], create_graph: bool
+        self, op: Op, gs: list[Tensor | None], inputs: tuple[Tensor, ...], create_graph: bool
     ) -> Sequence[Tensor | None]:
-        if self.op.decompose is None:
-            raise GradientError(f"{self.op.name} has no gradient: {self.op.no_gradient or 'its record gives none'}")
+        if op.decompose is None:
+            raise GradientError(f"{op.name} has no gradient: {op.no_gradient or 'its record gives none'}")
         with enable_grad():
             if create_graph:  # same values, and a history that leads back to the inputs
                 copies = [ops.reshape(x, shape=x.shape) for x in inputs]
@@ -234,7 +247,7 @@ class Node:
                 copies = [x.detach() for x in inputs]
                 for copy, edge in zip(copies, self.edges, strict=True):
                     copy.tracked = edge is not None
-            result = self.op.decompose(*copies, **self.settings)
+            result = op.decompose(*copies, **self.settings)
         outs = result if isinstance(result, tuple) else (result,)
         pairs = [(o, g) for o, g in zip(outs, gs, strict=True) if g is not None and o.tracked]
         needed = [c for c, edge in zip(copies, self.edges, strict=True) if edge is not None]

@@ -24,18 +24,20 @@ class Storage:
         buffer: the backend's; `Waiting` while the contents are elsewhere.
         version: counts changes of the contents; a gradient that saved a tensor checks it.
         generation: counts replacements of the buffer itself, after which views of it must be made again.
+        lent: whether others see this memory as well, so that the contents must stay in it.
     """
 
-    __slots__ = ("buffer", "generation", "version")
+    __slots__ = ("buffer", "generation", "lent", "version")
 
     def __init__(self, buffer: Any) -> None:
         self.buffer = buffer
         self.version = 0
         self.generation = 0
+        self.lent = False
 
 
 class Waiting:
-    """Contents that wait in other memory, since their own device is full: stands where a storage's buffer would.
+    """Contents that wait in other memory, where plans want them: stands where a storage's buffer would.
 
     Who asks a tensor for its buffer brings them back.
 
@@ -221,6 +223,10 @@ class Tensor(Methods):
 
     @data.setter
     def data(self, value: Tensor) -> None:
+        self._take(value)
+
+    def _take(self, value: Tensor) -> None:
+        """Have the contents, shape and device of another from now on."""
         source = value.detach()
         tracer = tracing.active()
         if tracer is not None and tracer.is_traced(source) and not tracer.is_traced(self):

@@ -114,8 +114,8 @@ class Sequential(_Numbered):
             self.add_module(name, module)
 
     def forward(self, input: Any) -> Any:
-        for module in self._modules.values():
-            input = module(input)  # type: ignore[misc]  # containers hold no None
+        for module in _counted(self).values():
+            input = module(input)
         return input
 
     def _part(self, items: list[tuple[str, Module]]) -> Self:

@@ -248,7 +248,7 @@ class Module(Traversal, Stateful):
             for module in self.modules():
                 for name, buffer in module._buffers.items():
                     if buffer is not None and is_lazy(buffer):
-                        buffer._replace(fn)  # type: ignore[attr-defined]
+                        buffer._replace(fn)
                     elif buffer is not None:
                         module._buffers[name] = fn(buffer)
         return self

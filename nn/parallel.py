@@ -105,7 +105,12 @@ def _replica(module: Module, device: hal.Device, modules: dict[int, Module], ten
 
 def _tensors(value: Any) -> list[Tensor]:
     found: list[Tensor] = []
-    _each(value, lambda x: found.append(x) or x)  # type: ignore[func-returns-value]
+
+    def noted(x: Tensor) -> Tensor:
+        found.append(x)
+        return x
+
+    _each(value, noted)
     return found
 
 

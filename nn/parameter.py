@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
 import hal
 from hal.creation import DeviceLike
@@ -46,14 +46,8 @@ class Parameter(Tensor):
         self.data = data
         self.requires_grad = requires_grad
 
-    @property
-    def data(self) -> Tensor:
-        """The contents without the history: shares memory; assigning replaces contents, shape and device."""
-        return self.detach()
-
-    @data.setter
-    def data(self, value: Tensor) -> None:
-        Tensor.data.fset(self, value)  # type: ignore[attr-defined]
+    def _take(self, value: Tensor) -> None:
+        super()._take(value)
         self.origin = Origin(PARAMETER, value.origin.line or user_line())
 
     def _replace(self, fn: Callable[[Tensor], Tensor]) -> None:
@@ -158,6 +152,6 @@ class UninitializedBuffer(_Uninitialized, Tensor):
         return copied
 
 
-def is_lazy(tensor: Tensor | None) -> bool:
+def is_lazy(tensor: Tensor | None) -> TypeGuard[_Uninitialized]:
     """Whether this is a parameter or buffer that has no shape yet."""
     return isinstance(tensor, _Uninitialized)

@@ -28,8 +28,10 @@ class Upsample(Module):
         self.size = size
         self.scale_factor: Scale = None
         if scale_factor is not None:
-            many = isinstance(scale_factor, Sequence)
-            self.scale_factor = tuple(map(float, scale_factor)) if many else float(scale_factor)  # type: ignore[arg-type]
+            if isinstance(scale_factor, Sequence):
+                self.scale_factor = tuple(map(float, scale_factor))
+            else:
+                self.scale_factor = float(scale_factor)
         self.mode = mode
         self.align_corners = align_corners
         self.recompute_scale_factor = recompute_scale_factor

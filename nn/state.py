@@ -156,7 +156,7 @@ def _put(entry: Entry, value: Tensor, assign: bool) -> None:
         setattr(entry.owner, entry.name, Parameter(value, entry.tensor.requires_grad) if is_parameter else value)
         return
     if is_lazy(entry.tensor):
-        entry.tensor.materialize(value.shape)  # type: ignore[attr-defined]
+        entry.tensor.materialize(value.shape)
     entry.tensor.copy_(value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hal.tensor import Tensor
 from nn.parameter import Parameter
@@ -25,11 +25,12 @@ class Traversal:
     ) -> Iterator[tuple[str, Module]]:
         """The module itself, named `prefix`, and all parts of its parts; one that is used twice comes once."""
         seen: set[Module] = set() if memo is None else memo
-        if self in seen:
+        module = cast("Module", self)  # only modules inherit this
+        if module in seen:
             return
         if remove_duplicate:
-            seen.add(self)  # type: ignore[arg-type]
-        yield prefix, self  # type: ignore[misc]
+            seen.add(module)
+        yield prefix, module
         for name, child in self._modules.items():
             if child is not None:
                 yield from child.named_modules(seen, f"{prefix}.{name}" if prefix else name, remove_duplicate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import click
 
@@ -39,7 +40,7 @@ def calibrate(names: tuple[str, ...], known: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([c.to_dict() for c in found], indent=1))
         return
-    kinds = [k for k in (*Kind.__args__, ANY) if any(k in c.speed.rates for c in found)]  # type: ignore[attr-defined]
+    kinds = [k for k in (*get_args(Kind), ANY) if any(k in c.speed.rates for c in found)]
     rows = [
         [
             c.device, duration(c.speed.launch), f"{c.speed.bandwidth / 1e9:.3g}",

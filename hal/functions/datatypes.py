@@ -69,7 +69,7 @@ def finfo(dtype: Any, /) -> FloatInfo:
     if not given.is_inexact:
         raise DTypeError(f"finfo takes floating-point types, got {given.name}: use iinfo")
     part = {"complex64": dtypes.float32, "complex128": dtypes.float64}.get(given.name, given)
-    info = ml_dtypes.finfo(part.numpy)  # type: ignore[no-untyped-call]
+    info = ml_dtypes.finfo(part.numpy)
     limits = (float(info.eps), float(info.max), float(info.min), float(info.smallest_normal))
     return FloatInfo(8 * part.itemsize, *limits, part)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -158,19 +158,19 @@ def searchsorted(
     """
     if side not in (None, "left", "right"):
         raise SettingError(f"searchsorted takes side='left' or 'right', got {side!r}")
-    where = "right" if right or side == "right" else "left"
+    where: Literal["left", "right"] = "right" if right or side == "right" else "left"
     edges = host_array(x1, "searchsorted")
     if sorter is not None:
         edges = np.take_along_axis(edges, host_array(sorter, "searchsorted"), -1)
     values = np.asarray(x2, edges.dtype) if isinstance(x2, (int, float)) else host_array(x2, "searchsorted")
     places = np.int32 if out_int32 else np.int64
     if edges.ndim == 1:
-        return from_host(np.asarray(np.searchsorted(edges, values, where), places), x1)  # type: ignore[call-overload]
+        return from_host(np.asarray(np.searchsorted(edges, values, where), places), x1)
     if edges.shape[:-1] != values.shape[:-1]:
         raise ShapeError(f"searchsorted needs equal leading axes, got shapes {edges.shape} and {values.shape}")
     found = np.zeros(values.shape, places)
     for row in np.ndindex(edges.shape[:-1]):
-        found[row] = np.searchsorted(edges[row], values[row], where)  # type: ignore[call-overload]
+        found[row] = np.searchsorted(edges[row], values[row], where)
     return from_host(found, x1)
 
 

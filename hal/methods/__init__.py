@@ -73,7 +73,7 @@ class Methods(Elementwise, Values, Shapes, Mutation, History, Making, Casts):
     def __rshift__(self, other: Any) -> Tensor: return binary(ops.bitwise_right_shift, self, other)
     def __rrshift__(self, other: Any) -> Tensor: return reflected(ops.bitwise_right_shift, other, self)
     def __neg__(self) -> Tensor: return ops.neg(self)
-    def __pos__(self) -> Tensor: return self  # type: ignore[return-value]
+    def __pos__(self: Any) -> Tensor: return self
     def __abs__(self) -> Tensor: return ops.abs(self)
     def __invert__(self) -> Tensor: return ops.bitwise_invert(self)
     def __eq__(self, other: object) -> Tensor: return binary(ops.equal, self, other)  # type: ignore[override]

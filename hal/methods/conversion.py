@@ -227,7 +227,7 @@ def _dressed(kind: type, contents: Tensor, tracked: bool, attributes: dict[str, 
 
     out: Any = object.__new__(kind)
     Tensor.__init__(out, None, contents.spec, contents.device, origin)
-    Tensor.data.fset(out, contents)  # type: ignore[attr-defined]
+    Tensor._take(out, contents)
     out.origin, out.tracked = origin, tracked
     vars(out).update(attributes) if attributes else None
     return out

@@ -87,7 +87,7 @@ def specs_of(op: Op, inputs: tuple[Array, ...], settings: Mapping[str, Any]) -> 
 
 def _info(dtype: DType) -> Any:
     """Limits of a floating-point type, bfloat16 included."""
-    return ml_dtypes.finfo(dtype.numpy)  # type: ignore[no-untyped-call]
+    return ml_dtypes.finfo(dtype.numpy)
 
 
 def unit_roundoff(dtype: DType) -> float:

@@ -32,7 +32,7 @@ def every_pattern(dtype: DType) -> Array:
 
 def special_values(dtype: DType) -> Array:
     """NaN, infinities, zeros, ones, the limits of the type, and neighbours of each."""
-    info = ml_dtypes.finfo(dtype.numpy)  # type: ignore[no-untyped-call]
+    info = ml_dtypes.finfo(dtype.numpy)
     limits = [
         float(info.max),
         float(info.tiny),

@@ -29,13 +29,13 @@ class Workers:
     """
 
     def __init__(self, loader: Any, count: int, method: str) -> None:
-        context = multiprocessing.get_context(method)
+        context: Any = multiprocessing.get_context(method)
         self._free: queue.Queue[Worker] = queue.Queue()
         started: list[Worker] = []
         self._close = weakref.finalize(self, _end, started)
         for number in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(  # type: ignore[attr-defined]
+            process = context.Process(
                 target=_serve, args=(theirs, loader, number), name=f"DataLoader worker {number}", daemon=True
             )
             process.start()

@@ -8,6 +8,7 @@ from typing import Any
 
 from hal import Op, ops
 from hal.errors import SettingError, ShapeError
+from hal.spec import Spec
 from hal.tensor import Tensor
 from nn.functional.maxima import adaptive_places, places_of_maxima, window_places
 from nn.functional.sizes import Size, on_batches, spread
@@ -57,7 +58,9 @@ def _average(
 
 def _means_of_whole_windows(op: Op, n: int, x: Tensor, settings: dict[str, Any]) -> Tensor:
     """Means in which what a window hangs over counts as zeros, so that all are divided by the same number."""
-    windows = op.infer(x.spec, **settings).shape[2:]  # type: ignore[union-attr]
+    means = op.infer(x.spec, **settings)
+    assert isinstance(means, Spec)
+    windows = means.shape[2:]
     padding = [(0, 0), (0, 0)]
     for i in range(n):
         before, size = settings["padding"][i], x.shape[i + 2]

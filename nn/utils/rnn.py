@@ -49,7 +49,8 @@ def _lengths(lengths: Tensor | Sequence[int]) -> Array:
 def _places(lengths: Array) -> tuple[Array, Array]:
     """The time and the sequence of each packed step, for lengths that do not rise."""
     alive = np.arange(lengths.max(initial=0))[:, None] < lengths
-    return np.nonzero(alive)  # type: ignore[return-value]
+    time, sequence = np.nonzero(alive)
+    return time, sequence
 
 
 def invert_permutation(permutation: Tensor | None) -> Tensor | None:
