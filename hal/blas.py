@@ -19,7 +19,7 @@ import numpy as np
 def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     """The functions of NumPy's OpenBLAS that tell and set its number of threads, if they can be found."""
     try:
-        library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
+        library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]  # private
     except (AttributeError, OSError):
         return None
     for prefix in ("scipy_openblas", "openblas"):

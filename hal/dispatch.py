@@ -132,7 +132,7 @@ def binary(op: Op, a: Tensor, b: Any) -> Any:
                 raise
             except Exception as error:
                 raise _kernel_failed(op, device, (a, b), {}, error) from error
-            out = Tensor(result, decision.spec, device, a.origin)  # type: ignore[arg-type]
+            out = Tensor(result, decision.spec, device, a.origin)  # type: ignore[arg-type]  # a kernel has a spec
             if (a.tracked or b.tracked) and mode.enabled and decision.records:
                 record(op, (a, b), (out,), decision.settings)
             if watch is not None:

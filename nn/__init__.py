@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nn import data as data
     from nn import fitting as fitting
     from nn import models as models
-    from nn.everything import *  # noqa: F403
+    from nn.everything import *  # noqa: F403  # its names are this package's
     from nn.fitting import fit as fit
 
 # What brings threads, archives and the network is imported when it is asked for.

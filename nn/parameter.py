@@ -77,7 +77,7 @@ class _Uninitialized(_Mixin):
     becomes: ClassVar[type[Tensor]]
 
     @property
-    def spec(self) -> Spec:  # type: ignore[override]
+    def spec(self) -> Spec:  # type: ignore[override]  # there is none to be read or set
         """Raises StateError: neither shape nor contents are known before the first forward pass."""
         raise StateError(
             f"this {type(self).__name__} has no shape yet, so nothing can be done with it: run the module's forward "
@@ -100,7 +100,7 @@ class _Uninitialized(_Mixin):
     def materialize(self, shape: Shape | list[int], device: DeviceLike = None, dtype: Any = None) -> None:
         """Give it a shape and memory, whose contents are not set yet; it is an ordinary tensor from now on."""
         memory = hal.empty(*shape, dtype=self.dtype if dtype is None else dtype, device=device or self.device)
-        self.__class__ = self.becomes  # type: ignore[assignment]
+        self.__class__ = self.becomes  # type: ignore[assignment]  # what it was meant to be
         self.data = memory
 
     def _replace(self, fn: Callable[[Tensor], Tensor]) -> None:

@@ -157,7 +157,7 @@ def _forward(
     return result
 
 
-Three = tuple[Array, Array, Array]
+Three = tuple[Array, ...]  # the gradients by the input, the weight and the bias
 
 
 def _backward(
@@ -199,11 +199,11 @@ def _backward(
 def delivered(results: Three, dtype: np.dtype[Any], out: tuple[Array, ...] | None) -> Three:
     """Results in the type that was asked for, in `out` if that was given."""
     if out is None:
-        return tuple(r if r.dtype == dtype else r.astype(dtype) for r in results)  # type: ignore[return-value]
+        return tuple(r if r.dtype == dtype else r.astype(dtype) for r in results)
     for result, target in zip(results, out, strict=True):
         if result is not target:
             np.copyto(target, result.reshape(target.shape), casting="unsafe")
-    return out  # type: ignore[return-value]
+    return out
 
 
 @kernels.register(ops.layer_norm, out=True)

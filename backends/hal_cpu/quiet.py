@@ -53,5 +53,5 @@ def arrays(run: Run) -> Run:
 
 def silent(run: Run) -> Run:
     """Mark a kernel in which nothing can overflow or be invalid, so that it need not be kept from warning."""
-    run.silent = True  # type: ignore[attr-defined]
+    run.silent = True  # type: ignore[attr-defined]  # a mark on a function
     return run

@@ -66,11 +66,11 @@ class OneCUDA(CompiledBackend):
         self._lock = threading.Lock()
 
     @property
-    def kernels(self) -> Kernels:  # type: ignore[override]
+    def kernels(self) -> Kernels:  # type: ignore[override]  # the family's, on first use
         return self.family.kernels
 
     @cached_property
-    def runtime(self) -> CUDARuntime:  # type: ignore[override]
+    def runtime(self) -> CUDARuntime:  # type: ignore[override]  # made on first use
         """The GPU at work, made on first use, and never in a child that was forked after it."""
         from hal_cuda.runtime import CUDARuntime
 

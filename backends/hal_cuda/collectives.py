@@ -19,7 +19,7 @@ def all_reduce(buffers: Sequence[Buffer]) -> list[Buffer] | None:
     Each GPU's own stream has its part, so that nobody waits but for what the others have to add.
     """
     rows = [in_rows(b) for b in buffers]
-    runtimes: list[CUDARuntime] = [b.memory.runtime for b in rows]  # type: ignore[misc]
+    runtimes: list[CUDARuntime] = [b.memory.runtime for b in rows]  # type: ignore[misc]  # buffers of GPUs
     driver, spec = runtimes[0].driver, buffers[0].spec
     ordinals = tuple(r.ordinal for r in runtimes)
     if not driver.has_collectives() or spec.dtype.name not in DTYPES:

@@ -18,7 +18,7 @@ def copy_between(buffer: Buffer, target: CUDARuntime) -> Buffer:
     Where the GPUs do not reach each other the driver leads it through the host.
     """
     rows = in_rows(buffer)
-    source: CUDARuntime = rows.memory.runtime  # type: ignore[assignment]
+    source: CUDARuntime = rows.memory.runtime  # type: ignore[assignment]  # a buffer of a GPU
     out = target.empty(rows.shape, rows.dtype, "a copy of another device's tensor")
     nbytes = rows.size * rows.dtype.itemsize
     if nbytes == 0:

@@ -62,10 +62,10 @@ def _readable(x: Factor, rows: int, columns: int, given: Product) -> tuple[Facto
         return x, (max(x.column, rows, 1), True)
     from hal.codegen.kernels.movement import copied
 
-    sizes: Triple = tuple(n if s else 1 for n, s in zip(given.batch, x.batch, strict=True))  # type: ignore[assignment]
+    sizes: Triple = tuple(n if s else 1 for n, s in zip(given.batch, x.batch, strict=True))
     there = Buffer(x.memory, (*sizes, rows, columns), given.dtype, (*x.batch, x.row, x.column), x.offset)
     own = copied(there)
-    steps: Triple = tuple(s if n > 1 else 0 for n, s in zip(sizes, own.strides, strict=False))  # type: ignore[assignment]
+    steps: Triple = tuple(s if n > 1 else 0 for n, s in zip(sizes, own.strides, strict=False))
     return Factor(own.memory, own.offset, columns, 1, steps), (columns, False)
 
 

@@ -45,7 +45,7 @@ class Kernel:
         values = [a.data if a.__class__ is Memory else a for a in arguments]
         for i in self._structs:
             values[i] = values[i].tobytes()
-        self._format.pack_into(self._memory, 0, *values)  # type: ignore[union-attr]
+        self._format.pack_into(self._memory, 0, *values)  # type: ignore[union-attr]  # made above
         return self.address
 
     def _prepare(self, arguments: tuple[Any, ...]) -> None:

@@ -135,7 +135,7 @@ def _packed(runtime: OpenCLRuntime, label: str, given: Product, shape: Panels, t
     ]
     launch(runtime, text, "pack", label, (panels, count, 1), (1, 1, 1), arguments, to.memory)
     steps = (different[1] * different[2], different[2], 1)
-    batch: Triple = tuple(s if n > 1 else 0 for n, s in zip(different, steps, strict=True))  # type: ignore[assignment]
+    batch: Triple = tuple(s if n > 1 else 0 for n, s in zip(different, steps, strict=True))
     return Factor(to.memory, 0, 0, 0, batch)
 
 

@@ -35,7 +35,7 @@ class OpenCLPrograms(Programs):
         with warnings.catch_warnings():  # what a compiler remarks of generated source is no news for the user
             warnings.simplefilter("ignore", cl.CompilerWarning)
             try:
-                program = cl.Program(self.context, source).build(options=options, cache_dir=False)  # type: ignore[arg-type]
+                program = cl.Program(self.context, source).build(options=options, cache_dir=False)  # type: ignore[arg-type]  # as below
             except cl.Error as error:
                 raise BuildError(str(error)) from None
         if self.is_pocl:

@@ -86,7 +86,7 @@ class Chip(Backend):
         self.training = machine.training
 
     @cached_property
-    def kernels(self) -> Kernels:  # type: ignore[override]
+    def kernels(self) -> Kernels:  # type: ignore[override]  # made on first use
         return _Supported(self.door.kernels, self.machine)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import ceil
+from typing import Any
 
 from hal_systolic.blocks import Product
 from hal_systolic.config import Machine
@@ -106,10 +107,10 @@ class Compiler:
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
-    def emit(self, op: str, reads: tuple[Range, ...] = (), writes: tuple[Range, ...] = (), **fields: object) -> None:
+    def emit(self, op: str, reads: tuple[Range, ...] = (), writes: tuple[Range, ...] = (), **fields: Any) -> None:
         """Add a command, with what it must wait for."""
         after = self.hazards.after(len(self.commands), UNIT_OF[op], reads, writes)
-        self.commands.append(Command(op, self.layer, reads, writes, after, **fields))  # type: ignore[arg-type]
+        self.commands.append(Command(op, self.layer, reads, writes, after, **fields))
 
     def _last_of_units(self) -> list[int]:
         last = {command.unit: i for i, command in enumerate(self.commands)}
@@ -296,9 +297,10 @@ class Compiler:
     def _read_host(self, operand: Operand) -> None:
         """Bring a tensor from the host into the activation buffer, in parts that can be used as they come."""
         resident = self._place(operand, frozenset((operand.key,)))
-        for part in range(HOST_PARTS if resident is not None else 0):
-            high = operand.nbytes * (part + 1) // HOST_PARTS
-            self.resident_slice(self.act, resident, operand, 0, high)  # type: ignore[arg-type]
+        if resident is None:
+            return
+        for part in range(HOST_PARTS):
+            self.resident_slice(self.act, resident, operand, 0, operand.nbytes * (part + 1) // HOST_PARTS)
 
     def _move(self, op: str, source: Range, target: Range, operand: Operand, role: str) -> None:
         self.emit(op, (source,), (target,), nbytes=operand.nbytes, role=role, what=f"t{operand.key}")

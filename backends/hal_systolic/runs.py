@@ -95,7 +95,7 @@ def run(
             loads.popleft()
         steps = (f_next - f, l_next - l, s_next - s)
         regular = regular + 1 if i and _same(steps, before) else 0
-        f, l, s, before = f_next, l_next, s_next, steps  # noqa: E741
+        f, l, s, before = f_next, l_next, s_next, steps  # noqa: E741  # as above
         i += 1
         if regular > depth + 1 and i < tiles:
             df, dl, ds = steps
@@ -107,7 +107,7 @@ def run(
                 waited = _cycles(ds - issue)
                 shifted = min(waited, load)
                 shift, stall = shift + skip * shifted, stall + skip * (waited - shifted)
-                f, l, s = f + skip * df, l + skip * dl, s + skip * ds  # noqa: E741
+                f, l, s = f + skip * df, l + skip * dl, s + skip * ds  # noqa: E741  # as above
                 for j in range(depth if fetch else 0):
                     loads[j] += skip * dl
                 i += skip

@@ -76,8 +76,8 @@ class Methods(Elementwise, Values, Shapes, Mutation, History, Making, Casts):
     def __pos__(self: Any) -> Tensor: return self
     def __abs__(self) -> Tensor: return ops.abs(self)
     def __invert__(self) -> Tensor: return ops.bitwise_invert(self)
-    def __eq__(self, other: object) -> Tensor: return binary(ops.equal, self, other)  # type: ignore[override]
-    def __ne__(self, other: object) -> Tensor: return binary(ops.not_equal, self, other)  # type: ignore[override]
+    def __eq__(self, other: object) -> Tensor: return binary(ops.equal, self, other)  # type: ignore[override]  # elementwise
+    def __ne__(self, other: object) -> Tensor: return binary(ops.not_equal, self, other)  # type: ignore[override]  # elementwise
     def __lt__(self, other: Any) -> Tensor: return binary(ops.less, self, other)
     def __le__(self, other: Any) -> Tensor: return binary(ops.less_equal, self, other)
     def __gt__(self, other: Any) -> Tensor: return binary(ops.greater, self, other)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
@@ -271,9 +271,7 @@ def elementwise(
         shape = specs[0].shape if arity == 1 else broadcast_shapes(name, *(s.shape for s in specs))
         return Spec(shape, result(specs[0].dtype))
 
-    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in names]
-    parameters += [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=v) for n, v in keywords.items()]
-    infer.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Op.bind reads
+    takes(infer, names, keywords)
 
     def cost(*specs: Spec, out: Specs, **given: Any) -> Cost:
         assert isinstance(out, Spec)
@@ -291,6 +289,17 @@ def elementwise(
 
 def _of_each(pair: Any, arity: int) -> tuple[Any, ...]:
     return pair if isinstance(pair[0], tuple) else (pair,) * arity
+
+
+def takes(
+    infer: Callable[..., Spec], names: Sequence[str], keywords: Mapping[str, Any], optional: Sequence[str] = ()
+) -> None:
+    """Let `Op.bind` read that `infer` takes these inputs by position, and these settings with their defaults."""
+    by_position, by_keyword = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
+    needed = inspect.Parameter.empty
+    parameters = [inspect.Parameter(n, by_position, default=None if n in optional else needed) for n in names]
+    parameters += [inspect.Parameter(n, by_keyword, default=v) for n, v in keywords.items()]
+    infer.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions may have one
 
 
 def _positional(function: Callable[..., Any]) -> int:

@@ -5,7 +5,6 @@ Each is a row of the table at the end: what one element costs, and the slopes of
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from hal import ops
 from hal.errors import SettingError, ShapeError
 from hal.op import Array, Cost, Grads, Op, Rng, Sample, Specs, Tolerance, in_norm
-from hal.ops.common import FLOATS, check_kind, floating, quiet, unbroadcast, uniform
+from hal.ops.common import FLOATS, check_kind, floating, quiet, takes, unbroadcast, uniform
 from hal.ops.precision import widened
 from hal.spec import Shape, Spec, broadcast_shapes
 
@@ -110,11 +109,7 @@ def _loss(
             raise ShapeError(f"{name} with reduction='batchmean' needs a batch axis, got single numbers")
         return Spec(shape if given["reduction"] == "none" else (), specs[0].dtype)
 
-    empty = inspect.Parameter.empty
-    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY, default=None if n in optional else empty)
-                  for n in names]  # fmt: skip
-    parameters += [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=v) for n, v in keywords.items()]
-    infer.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Op.bind reads
+    takes(infer, names, keywords, optional)
 
     @quiet
     def mean_of_reference(*inputs: Array, reduction: str = "mean", **given: Any) -> Array:

@@ -40,7 +40,7 @@ def place(module: Module, where: Mapping[str, str | Device]) -> Module:
     """
     from hal.graph.compiler import forget_all  # not needed before something is placed
 
-    parts: dict[str, Any] = dict(module.named_modules())  # type: ignore[attr-defined]
+    parts: dict[str, Any] = dict(module.named_modules())  # type: ignore[attr-defined]  # of nn, which is not imported here
     chosen: dict[str, Device] = {}
     for pattern, device in where.items():
         fitting = [name for name in parts if fnmatchcase(name, pattern)]

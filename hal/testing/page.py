@@ -16,7 +16,7 @@ from hal.testing.case import STATUSES
 from hal.testing.report import Entry, Report, Result, count
 
 GRADIENTS = ("gradients", "curvature")  # levels whose cases are about gradients and not about values
-MARKS = {"native": "●", "decomposed": "◐", "fallback": "○", "declined": "–", "wrong": "✕", "crash": "✹"}  # noqa: RUF001
+MARKS = {"native": "●", "decomposed": "◐", "fallback": "○", "declined": "–", "wrong": "✕", "crash": "✹"}  # noqa: RUF001  # a dash is meant
 MEANING = {
     "native": "a kernel of the device",
     "decomposed": "in simpler ops, on the device",

@@ -73,7 +73,7 @@ def changed(machine: Machine, changes: tuple[str, ...]) -> Machine:
 
 def device_of(machine: Machine) -> Device:
     """The device that simulates this machine."""
-    device: Device = Device("systolic").backend.door.device(machine)  # type: ignore[attr-defined]
+    device: Device = Device("systolic").backend.door.device(machine)  # type: ignore[attr-defined]  # a Chip
     return device
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from itertools import product
 from math import prod
+from typing import Any
 
 from hal import ops
 from hal.codegen.kernels.buffer import Buffer, Shape, row_strides
@@ -43,13 +44,13 @@ MANY_SUMS = 1 << 14  # weights from which there are enough blocks of them for al
 
 def _places(sizes: Triple, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple) -> Triple:
     axes = zip(sizes, kernel, stride, padding, dilation, strict=True)
-    return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)  # type: ignore[return-value]
+    return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
 
 
 def _reach(places: Triple, kernel: Triple, stride: Triple, dilation: Triple) -> Triple:
     """The sizes of planes in which every element of the kernel sees all places."""
     axes = zip(places, kernel, stride, dilation, strict=True)
-    return tuple(p + (k - 1) * d // s for p, k, s, d in axes)  # type: ignore[return-value]
+    return tuple(p + (k - 1) * d // s for p, k, s, d in axes)
 
 
 def _columns(images: int, places: Triple, sizes: Triple) -> int:
@@ -95,12 +96,12 @@ def convolve(
     dtype, runtime, axes = x.dtype, x.memory.runtime, len(x.shape) - 2
     if dtype in HALVES or dtype is dtypes.bool_:
         wider = [cast(t, _wider(dtype)) for t in (x, weight, bias) if t is not None]
-        settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        return delivered(convolve(label, *wider, **settings), dtype, out)  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return delivered(convolve(label, *wider, **settings), dtype, out)
     x, weight = lifted(x), in_rows(lifted(weight))
-    kernel: Triple = weight.shape[2:]  # type: ignore[assignment]
+    kernel: Triple = weight.shape[2:]
     step, around, apart = lifted_sizes(stride, 1), lifted_sizes(padding, 0), lifted_sizes(dilation, 1)
-    places = _places(x.shape[2:], kernel, step, around, apart)  # type: ignore[arg-type]
+    places = _places(x.shape[2:], kernel, step, around, apart)
     images, channels, total, made = x.shape[0], weight.shape[1], weight.shape[0], weight.shape[0] // groups
     result = result_for((x, weight, bias), (images, total, *places[3 - axes :]), out, label)
     terms, count = channels * prod(kernel), prod(places)
@@ -173,11 +174,11 @@ def convolve_back(
     dtype, runtime, axes = x.dtype, x.memory.runtime, len(x.shape) - 2
     if dtype in HALVES or dtype is dtypes.bool_:
         wider = [cast(t, _wider(dtype)) for t in (x, weight, bias) if t is not None]
-        settings = {"stride": stride, "padding": padding, "output_padding": output_padding}
-        found = convolve_back(label, *wider, **settings, dilation=dilation, groups=groups)  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"stride": stride, "padding": padding, "output_padding": output_padding}
+        found = convolve_back(label, *wider, **settings, dilation=dilation, groups=groups)
         return delivered(found, dtype, out)
     x, weight = lifted(x), in_rows(lifted(weight))
-    kernel: Triple = weight.shape[2:]  # type: ignore[assignment]
+    kernel: Triple = weight.shape[2:]
     step, around, apart = lifted_sizes(stride, 1), lifted_sizes(padding, 0), lifted_sizes(dilation, 1)
     extra = lifted_sizes(output_padding, 0)
     images, made, channels = x.shape[0], weight.shape[1], x.shape[1] // groups
@@ -202,23 +203,23 @@ def convolve_back(
         return delivered(result, dtype, out)
     front = tuple(max(0, -min(min(p.shifts) for p in axis)) for axis in every)
     back = (max(p.count + max(p.shifts) for p in axis) for axis in every)
-    sizes: Triple = tuple(f + max(n, b) for f, n, b in zip(front, x.shape[2:], back, strict=True))  # type: ignore[assignment]
+    sizes: Triple = tuple(f + max(n, b) for f, n, b in zip(front, x.shape[2:], back, strict=True))
     if groups == 1 and step == (1, 1, 1) and (prod(sizes) - prod(full)) * made > SPARSE * prod(full):
         mirrored = tuple(d * (k - 1) - p for k, p, d in zip(kernel, around, apart, strict=True))
-        if min(mirrored) >= 0 and full == _places(x.shape[2:], kernel, step, mirrored, apart):  # type: ignore[arg-type]
+        if min(mirrored) >= 0 and full == _places(x.shape[2:], kernel, step, mirrored, apart):
             shape = (images, made, *full)
             there = result.view(shape, row_strides(shape))
             convolve(
                 label, x, _mirrored(weight), bias, stride=step, padding=mirrored, dilation=apart, groups=1, out=there
             )
             return delivered(result, dtype, out)
-    planes = spread(runtime, label, x, sizes, front, (1, 1, 1), (1, 1, 1))  # type: ignore[arg-type]
+    planes = spread(runtime, label, x, sizes, front, (1, 1, 1), (1, 1, 1))
     wide = is_wide(planes.memory, result.memory, weight.memory)
     area, size = prod(full), prod(kernel)
     for three in product(*every):
         met = tuple(p.met for p in three)
         shifts = tuple(tuple(f + s for s in p.shifts) for f, p in zip(front, three, strict=True))
-        count: Triple = tuple(p.count for p in three)  # type: ignore[assignment]
+        count: Triple = tuple(p.count for p in three)
         first = (three[0].first * full[1] + three[1].first) * full[2] + three[2].first
         strides = (made * groups * area, step[0] * full[1] * full[2], step[1] * full[2], step[2])
         a_terms = weights_back(runtime, channels, made, kernel, met, wide)
@@ -272,10 +273,11 @@ def gradient_of_weight(
 ) -> Buffer:
     """The gradient by the weights: products of what each element of the kernel saw with the result's gradient."""
     dtype, runtime = x.dtype, x.memory.runtime
-    settings = {"weight_shape": weight_shape, "stride": stride, "padding": padding, "dilation": dilation}
     if dtype in HALVES or dtype is dtypes.bool_:
         wider = [cast(t, _wider(dtype)) for t in (x, g)]
-        return delivered(gradient_of_weight(label, *wider, **settings, groups=groups), dtype, out)  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"weight_shape": weight_shape, "stride": stride, "padding": padding}
+        found = gradient_of_weight(label, *wider, **settings, dilation=dilation, groups=groups)
+        return delivered(found, dtype, out)
     result = result_for((x, g), weight_shape, out, label)
     if result.size == 0:
         return delivered(result, dtype, out)
@@ -285,7 +287,7 @@ def gradient_of_weight(
     x, g = lifted(x), lifted(g)
     kernel = lifted_sizes(weight_shape[2:], 1)
     step, around, apart = lifted_sizes(stride, 1), lifted_sizes(padding, 0), lifted_sizes(dilation, 1)
-    places: Triple = g.shape[2:]  # type: ignore[assignment]
+    places: Triple = g.shape[2:]
     images, channels, made = x.shape[0], weight_shape[1], weight_shape[0] // groups
     sizes = _reach(places, kernel, step, apart)
     ones: Triple = (1, 1, 1)
@@ -352,7 +354,7 @@ def _by_rows_of_planes(
     beside = interleaved(runtime, label, g, sizes)
     wide = is_wide(planes.memory, beside)
     table = seen(runtime, x.shape[1], sizes, planes.stride, kernel, step, apart, wide)
-    weights, terms = x.shape[1] * prod(kernel), _columns(images, g.shape[2:], sizes)  # type: ignore[arg-type]
+    weights, terms = x.shape[1] * prod(kernel), _columns(images, g.shape[2:], sizes)
     parts = max(min(-(-2 * runtime.units * ROWS // weights), terms // PART, images), 1)
     each = -(-images // parts) * prod(sizes)
     swapped = runtime.empty((parts, weights, made), x.dtype, label)
@@ -387,16 +389,16 @@ def _named(n: int) -> None:
     plain, transposed, weights = f"conv{n}d", f"conv_transpose{n}d", f"conv{n}d_weight_gradient"
 
     @kernels.register(ops.TABLE[plain], out=True)
-    def _plain(*given: Buffer, **settings: object) -> Buffer:
-        return convolve(plain, *given, **settings)  # type: ignore[arg-type]
+    def _plain(*given: Buffer, **settings: Any) -> Buffer:
+        return convolve(plain, *given, **settings)
 
     @kernels.register(ops.TABLE[transposed], out=True)
-    def _transposed(*given: Buffer, **settings: object) -> Buffer:
-        return convolve_back(transposed, *given, **settings)  # type: ignore[arg-type]
+    def _transposed(*given: Buffer, **settings: Any) -> Buffer:
+        return convolve_back(transposed, *given, **settings)
 
     @kernels.register(ops.TABLE[weights], out=True)
-    def _weights(*given: Buffer, **settings: object) -> Buffer:
-        return gradient_of_weight(weights, *given, **settings)  # type: ignore[arg-type]
+    def _weights(*given: Buffer, **settings: Any) -> Buffer:
+        return gradient_of_weight(weights, *given, **settings)
 
 
 for _axes in (1, 2, 3):

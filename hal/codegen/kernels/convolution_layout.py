@@ -49,13 +49,13 @@ def lifted(x: Buffer) -> Buffer:
 
 def lifted_sizes(sizes: tuple[int, ...], missing: int) -> Triple:
     """A setting of each spatial axis for three of them."""
-    return (*(missing,) * (3 - len(sizes)), *sizes)  # type: ignore[return-value]
+    return (*(missing,) * (3 - len(sizes)), *sizes)
 
 
 def phases_of(kernel: Triple, stride: Triple, dilation: Triple) -> Triple:
     """How many remainders of the place by the stride the elements of the kernel have, along each axis."""
     axes = zip(kernel, stride, dilation, strict=True)
-    return tuple(max(i * d % s for i in range(k)) + 1 for k, s, d in axes)  # type: ignore[return-value]
+    return tuple(max(i * d % s for i in range(k)) + 1 for k, s, d in axes)
 
 
 def spread(

@@ -113,7 +113,7 @@ def _unrolled(label: str, a: Buffer, b: Buffer, bias: Buffer | None, result: Buf
 
 
 def _triple(sizes: Shape) -> Triple:
-    return sizes  # type: ignore[return-value]  # `collapsed` gives three
+    return sizes
 
 
 def _broadcast(a: Shape, b: Shape) -> Shape:

@@ -181,7 +181,7 @@ def full(value: Buffer, *, shape: Shape, out: Buffer | None = None) -> Buffer:
 
 @kernels.register(ops.iota)
 def iota(*, size: int, dtype: DType, device: Device) -> Buffer:
-    runtime: Runtime = device.backend.runtime  # type: ignore[attr-defined]
+    runtime: Runtime = device.backend.runtime  # type: ignore[attr-defined]  # of such a device
     out = runtime.empty((size,), dtype, "iota")
     if size == 0:
         return out

@@ -16,7 +16,7 @@ from hal.plugin import Array, DType, Spec, dtypes
 if TYPE_CHECKING:
     from hal.codegen.kernels.runtime import Runtime
 
-Triple = tuple[int, int, int]
+Triple = tuple[int, ...]  # of three
 LARGEST = (1 << 31) - 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 from hal import ops
 from hal.codegen.kernels.buffer import Buffer
@@ -74,13 +75,13 @@ def _chunks(runtime: Runtime, lines: int, length: int) -> int:
 
 
 def _register(op: Op, first: str, with_: str) -> None:
-    infer: Callable[..., object] = op.infer
+    infer: Callable[..., Any] = op.infer
 
     @kernels.register(op)
     def kernel(x: Buffer, *, axis: int) -> Buffer:
         runtime = x.memory.runtime
         spec = infer(x.spec, axis=axis)
-        out = runtime.empty(x.shape, spec.dtype, op.name)  # type: ignore[attr-defined]  # one result
+        out = runtime.empty(x.shape, spec.dtype, op.name)
         if out.size == 0:
             return out
         axis %= len(x.shape)
@@ -96,10 +97,11 @@ def _register(op: Op, first: str, with_: str) -> None:
         words = {"FIRST": first, "WITH": with_}
         grain = max(1, GRAIN // each)
         sizes = (length, inner, chunks, each, x, totals)
-        units, how = lines * chunks, {"types": types, "words": words, "grain": grain}
+        units = lines * chunks
+        how: dict[str, Any] = {"types": types, "words": words, "grain": grain}
         if chunks > 1:
-            run(runtime, op.name, _TOTALS, units, sizes, writes=[totals], **how)  # type: ignore[arg-type]
-        run(runtime, op.name, _RUNNING, units, (*sizes, out), writes=[out], **how)  # type: ignore[arg-type]
+            run(runtime, op.name, _TOTALS, units, sizes, writes=[totals], **how)
+        run(runtime, op.name, _RUNNING, units, (*sizes, out), writes=[out], **how)
         return out
 
 

@@ -6,6 +6,7 @@ NaN counts as greater than every number. Equal elements stay in the order in whi
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 from hal import ops
 from hal.codegen.kernels.buffer import Buffer
@@ -13,7 +14,7 @@ from hal.codegen.kernels.indexing import gather
 from hal.codegen.kernels.movement import copied, copy_into, in_rows
 from hal.codegen.kernels.table import kernels
 from hal.codegen.kernels.templates import run
-from hal.plugin import dtypes
+from hal.plugin import Spec, dtypes
 
 RUN = 32  # elements that one work item sorts by insertion
 SHORT_RUN = 8  # the same where there are items for all
@@ -159,8 +160,8 @@ def _back(x: Buffer, axes: tuple[int, ...]) -> Buffer:
     return in_rows(moved)
 
 
-def _has_axes(x: object, **settings: object) -> bool:
-    return len(x.shape) > 0  # type: ignore[attr-defined]
+def _has_axes(x: Spec, **settings: Any) -> bool:
+    return len(x.shape) > 0
 
 
 @kernels.register(ops.argsort, when=_has_axes)

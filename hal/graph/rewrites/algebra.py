@@ -74,7 +74,7 @@ def rounding_algebra(graph: Graph) -> Graph:
     return _simplified(graph, ROUNDING)
 
 
-rounding_algebra.changes_rounding = True  # type: ignore[attr-defined]
+rounding_algebra.changes_rounding = True  # type: ignore[attr-defined]  # a mark on a function
 
 
 def _simplified(graph: Graph, rules: dict[str, Rule]) -> Graph:

@@ -56,7 +56,7 @@ def reduction_fusion(graph: Graph) -> Graph:
     return graph.with_nodes(joined.get(n, n) for n in graph.nodes if n not in gone)
 
 
-reduction_fusion.changes_rounding = True  # type: ignore[attr-defined]
+reduction_fusion.changes_rounding = True  # type: ignore[attr-defined]  # a mark on a function
 
 
 def _only(readers: list[Node], node: Node) -> bool:

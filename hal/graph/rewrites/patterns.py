@@ -59,7 +59,7 @@ def patterns(graph: Graph) -> Graph:
     return graph.with_nodes(instead.get(n, n) for n in graph.nodes if n not in gone) if instead else graph
 
 
-patterns.changes_rounding = True  # type: ignore[attr-defined]
+patterns.changes_rounding = True  # type: ignore[attr-defined]  # a mark on a function
 
 
 def _is_native(found: _Found, settings: dict[str, Any], node: Node) -> bool:

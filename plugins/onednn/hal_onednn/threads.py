@@ -72,7 +72,7 @@ def kept(count: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
     def decorate(make: Callable[P, T]) -> Callable[P, T]:
         cached = lru_cache(maxsize=count)(make)
         _caches.append(cached.cache_clear)
-        return cached  # type: ignore[return-value]
+        return cached  # type: ignore[return-value]  # for arguments that can be hashed
 
     return decorate
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 
 from hal import ops
-from hal.plugin import Array, Backend, Device, DType, Kernels, Spec, hookimpl
+from hal.plugin import Array, Backend, Device, DType, Kernel, Kernels, Op, Spec, hookimpl
 
 kernels = Kernels()
 Ints = tuple[int, ...]
@@ -111,7 +113,9 @@ class Primitive(Backend):
     def download(self, buffer: Array, spec: Spec) -> Array:
         return np.array(buffer)
 
-    def prepare(self, op, kernel, specs, outs, settings):  # type: ignore[no-untyped-def]
+    def prepare(
+        self, op: Op, kernel: Kernel, specs: Sequence[Spec], outs: Sequence[Spec], settings: Mapping[str, object]
+    ) -> Callable[..., Array]:
         """Results of exactly the inferred dtype, and no warnings: infinities are results like any other."""
 
         def run(*buffers: Array, **settings: object) -> Array:
