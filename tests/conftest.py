@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     def numpy(x: hal.Tensor, /, *, force: bool = False) -> Any:
         return plain(x.cpu(), force=force)
 
-    hal.interop.numpy = hal.Tensor.numpy = numpy  # type: ignore[method-assign]
+    hal.interop.numpy = hal.Tensor.numpy = numpy
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -114,7 +114,7 @@ def outermost_imports(tree: ast.Module) -> Iterator[tuple[ast.stmt, str]]:
 
 
 def test_importing_hal_and_nn_needs_only_the_declared_dependencies() -> None:
-    declared = {re.match(r"[\w.-]+", line)[0].replace("-", "_") for line in PROJECT["project"]["dependencies"]}  # type: ignore[index]
+    declared = {re.match(r"[\w.-]+", line)[0].replace("-", "_") for line in PROJECT["project"]["dependencies"]}
     strangers = []
     for path, tree in parsed("hal", "nn"):
         allowed = {"hal", "nn", *declared, *sys.stdlib_module_names}

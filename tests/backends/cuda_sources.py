@@ -79,7 +79,7 @@ def sources(floats: Sequence[DType] = FLOATS, most: int | None = None) -> list[s
         most: so many samples of an op, spread over all; default: all.
     """
     driver = NoGPU()
-    device = CUDA(driver, "nogpu").devices()[0]  # type: ignore[arg-type]  # it has what a driver has, and does nothing
+    device = CUDA(driver, "nogpu").devices()[0]  # it has what a driver has, and does nothing
     with tempfile.TemporaryDirectory() as folder, _set(HAL_CACHE_DIR=folder, HAL_FALLBACK="allow"), no_grad():
         for name in ops.TABLE:
             found = list(enumerate(samples_of(name)))

@@ -89,7 +89,7 @@ def group(number: int) -> None:
     """A fused group."""
     kind, text = GROUPS[number]
     graph = parse(text, device="opencl")
-    run = fuse(drawn((1,)).storage.buffer.memory.runtime, Group("group", kind, graph))  # type: ignore[arg-type]
+    run = fuse(drawn((1,)).storage.buffer.memory.runtime, Group("group", kind, graph))
     assert run is not None, text
     run(*(drawn(v.spec.shape).storage.buffer for v in graph.inputs))
 

@@ -76,7 +76,7 @@ def test_no_tile_spills(features: int, monkeypatch: pytest.MonkeyPatch, tmp_path
     library = nvrtc() or pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc")
     monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
     driver = NoGPU()
-    x = hal.zeros(2, 80, features, device=CUDA(driver, "nogpu").devices()[0])  # type: ignore[arg-type]
+    x = hal.zeros(2, 80, features, device=CUDA(driver, "nogpu").devices()[0])
     hal.ops.attention(x, x, x, causal=True)
     (built,) = (b for text in driver.sources[-1:] for b in compiled(library, text, "sm_90"))
     assert built.name == "attention"

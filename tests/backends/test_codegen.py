@@ -85,7 +85,7 @@ def evaluated(graph: Graph, arrays: list[Any]) -> list[Any]:
         wide = [
             a.astype(np.float64) if x.spec.dtype.is_floating else a for a, x in zip(given, node.inputs, strict=True)
         ]
-        found = node.op.reference(*wide, **node.settings)  # type: ignore[union-attr]
+        found = node.op.reference(*wide, **node.settings)
         values |= dict(zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=True))
     return [np.asarray(values[v]) for v in graph.outputs]
 
@@ -106,7 +106,7 @@ def check(graph: Graph, kind: str, layout: str = "in rows", seed: int = 0) -> No
     """Run a group and compare what it gives."""
     device = hal.zeros((1,), device="opencl")
     backend, runtime = device.device.backend, device.storage.buffer.memory.runtime
-    run = fuse(runtime, Group("group", kind, graph))  # type: ignore[arg-type]
+    run = fuse(runtime, Group("group", kind, graph))
     assert run is not None, str(graph)
     rng = np.random.default_rng(seed)
     arrays = []

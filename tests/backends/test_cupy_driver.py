@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
+from hal.codegen.dialect import CUDA
+from hal.plugin import Unavailable
+from hal_cuda import discovery
+from hal_cuda.driver import Failure, Refused
+
 pytestmark = pytest.mark.oracle
 pytest.importorskip("cupy_backends", reason="needs CuPy: pip install cupy-cuda13x")
-
-from cupy_backends.cuda.api import driver as driver_api  # noqa: E402
-from cupy_backends.cuda.api import runtime as runtime_api  # noqa: E402
-from cupy_backends.cuda.libs import nvrtc  # noqa: E402
-
-from hal.codegen.dialect import CUDA  # noqa: E402
-from hal.plugin import Unavailable  # noqa: E402
-from hal_cuda import cupy_driver, discovery  # noqa: E402
-from hal_cuda.driver import Failure, Refused  # noqa: E402
+driver_api = pytest.importorskip("cupy_backends.cuda.api.driver")
+runtime_api = pytest.importorskip("cupy_backends.cuda.api.runtime")
+nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc")
+cupy_driver = pytest.importorskip("hal_cuda.cupy_driver")
 
 TEXT = (
     "HAL_KERNEL twice(HAL_GLOBAL f32 *p, const i64 n) { for (i64 i = HAL_INDEX; i < n; i += HAL_TOTAL) p[i] *= 2; }\n"
@@ -80,7 +80,7 @@ def calls() -> list[tuple[str, str, int | None]]:
         arguments = node.args if direct else node.args[2:] if passed else []
         open_ = any(isinstance(a, ast.Starred) for a in arguments)
         if direct or passed:
-            found.append((*(direct or passed), None if open_ else len(arguments)))  # type: ignore[misc]
+            found.append((*(direct or passed), None if open_ else len(arguments)))
     return found
 
 

@@ -57,7 +57,7 @@ def three(x: tuple[int, ...], weight: tuple[int, ...], settings: dict[str, Any],
     rng = np.random.default_rng(0)
     image, weights, bias = rng.normal(size=x), rng.normal(size=weight), rng.normal(size=weight[0])
     check("conv2d", (image, weights, bias), settings, dtype)
-    places = ops.conv2d.infer(hal.zeros(x).spec, hal.zeros(weight).spec, **{**ops.conv2d.defaults, **settings}).shape  # type: ignore[union-attr]
+    places = ops.conv2d.infer(hal.zeros(x).spec, hal.zeros(weight).spec, **{**ops.conv2d.defaults, **settings}).shape
     g = rng.normal(size=places)
     check("conv2d_weight_gradient", (image, g), {**settings, "weight_shape": weight}, dtype)
     check("conv_transpose2d", (g, weights, rng.normal(size=x[1])), settings, dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -25,8 +27,8 @@ def test_each_preset_is_a_device() -> None:
     assert hal.device("systolic").backend.machine is PRESETS[DEFAULT]
 
 
-def test_a_file_says_what_the_machine_is(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "mine.toml"  # type: ignore[operator]
+def test_a_file_says_what_the_machine_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.toml"
     file.write_text('preset = "tpu-v2-core"\nrows = 64\n')
     monkeypatch.setenv("HAL_SYSTOLIC", str(file))
     (first, *_) = hal.registry.registry().backend("systolic").devices()
@@ -77,7 +79,7 @@ def test_precision_is_a_matter_of_passes() -> None:
     want = 1 + 2.0**-9 + 2.0**-10
     errors = []
     for passes in ("default", "high", "highest"):
-        with precision(passes):  # type: ignore[arg-type]
+        with precision(passes):
             errors.append(abs((x @ y.T).item() - want))
     assert errors[0] > errors[1] >= errors[2] == 0
     with precision(exact=True):
@@ -196,7 +198,7 @@ def test_views_are_the_same_operand() -> None:
     works = recorder.finished(PRESETS[DEFAULT])
     exp = next(w for w in works if isinstance(w, Vector) and w.op == "exp")
     first = works[0]
-    made = first.operand.key if isinstance(first, Transfer) else first.outputs[0].key  # type: ignore[union-attr]
+    made = first.operand.key if isinstance(first, Transfer) else first.outputs[0].key
     assert exp.inputs[0].key == made
     assert exp.inputs[0].nbytes == 2 * 6 * 4
     assert isinstance(works[-1], Transfer)

@@ -5,6 +5,7 @@
 A conformance run on a GPU compiles thousands of small programs, one after another; with these it loads them. They are
 in the folder `cuda` of HAL_CACHE_DIR (or DIR), and hold for all GPUs of the architecture and all toolkits of CUDA 13.
 """
+# ruff: noqa: E402  # what is imported is found in the folders that come first
 
 from __future__ import annotations
 
@@ -19,12 +20,12 @@ ROOT = Path(__file__).resolve().parents[2]
 for _folder in (ROOT, ROOT / "backends", ROOT / "tests" / "backends"):
     sys.path.insert(0, str(_folder))
 
-from cuda_sources import build, nvrtc, sources  # noqa: E402
+from cuda_sources import build, nvrtc, sources
 
-from hal.codegen.kernels.programs import key_of  # noqa: E402
-from hal.plugin import cache_dir  # noqa: E402
-from hal_cuda.driver import OPTIONS  # noqa: E402
-from hal_cuda.programs import identity  # noqa: E402
+from hal.codegen.kernels.programs import key_of
+from hal.plugin import cache_dir
+from hal_cuda.driver import OPTIONS
+from hal_cuda.programs import identity
 
 TOOLKIT = 13000
 

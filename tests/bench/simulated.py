@@ -53,7 +53,7 @@ def accuracy(net: nn.Module, device: str, images: Any, labels: Any) -> float:
 
 def trained(make: Callable[[], nn.Module], seed: int, epochs: int, images: Any, labels: Any) -> tuple[Any, Any]:
     """One network for each device after the same training, and seconds of each step."""
-    nets, optimizers, seconds = {}, {}, {d: [] for d in DEVICES}  # type: ignore[var-annotated]
+    nets, optimizers, seconds = {}, {}, {d: [] for d in DEVICES}
     for device in DEVICES:
         hal.manual_seed(seed)
         with hal.device("cpu"):

@@ -87,7 +87,7 @@ def table() -> dict[str, float]:
 def estimate(work: list[Work], machine: Machine) -> float:
     """Cycles of all layers, none of them remembered."""
     forget()
-    return sum(cost(piece, machine).cycles for piece in work)  # type: ignore[arg-type]
+    return sum(cost(piece, machine).cycles for piece in work)
 
 
 def measure() -> dict[str, float]:
@@ -96,7 +96,7 @@ def measure() -> dict[str, float]:
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=shape).astype(np.float32) for shape in ((2000, 128), (128, 128)))
     edges = pe.matmul(a, b, 128, 128).cycles
-    p = problem(work[10], machine)  # type: ignore[arg-type]
+    p = problem(work[10], machine)
     tiling = next(iter(tilings(p, machine, (True, True, False))))
     return {
         "PE level, 128 x 128, cycles a second": edges / cpu_seconds(lambda: pe.matmul(a, b, 128, 128)),

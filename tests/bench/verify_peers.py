@@ -373,7 +373,7 @@ class Jax(Peer):
 def _made(kind: type[Peer]) -> Callable[[str], Peer | None]:
     def make(device: str) -> Peer | None:
         try:
-            return kind(device)  # type: ignore[call-arg]
+            return kind(device)
         except Exception as error:
             if kind is Hal:
                 raise

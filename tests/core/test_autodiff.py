@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,7 +159,7 @@ def test_value_and_grad() -> None:
         (lambda: leaf(1.0, 2.0) * 2.0, r"without a gradient needs a single number, got shape \(2,\): sum\(\) it"),
     ],
 )
-def test_a_backward_that_cannot_start_says_why(start, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_backward_that_cannot_start_says_why(start: Callable[[], hal.Tensor], message: str) -> None:
     with pytest.raises(GradientError, match=message):
         start().backward()
 
@@ -210,7 +212,7 @@ def test_a_leaf_cannot_be_changed_in_place_while_recording() -> None:
 
 def test_custom_gradients() -> None:
     @hal.custom_gradient
-    def clipped(x: hal.Tensor, y: hal.Tensor):  # type: ignore[no-untyped-def]
+    def clipped(x: hal.Tensor, y: hal.Tensor) -> Any:
         return x * y, lambda g: (g * 100.0, None)
 
     x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,8 @@ def result(
     return Result(i, level, outcome, op, dtype, 0.01, known)
 
 
-def report(*results: Result, **given: object) -> Report:
-    return Report("chip", results=list(results), **given)  # type: ignore[arg-type]
+def report(*results: Result, **given: Any) -> Report:
+    return Report("chip", results=list(results), **given)
 
 
 OTHER = result(i="composites/log/float32/0")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +68,7 @@ def test_signed_zeros_are_not_mixed_up() -> None:
         (lambda x: ops.sum(x, axis={"a": 1}), SettingError, r"sum: setting axis= must be a plain value, got dict"),
     ],
 )  # fmt: skip
-def test_bad_calls_say_what_was_needed(call, error: type[Exception], message: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_calls_say_what_was_needed(call: Callable[..., Any], error: type[Exception], message: str) -> None:
     with pytest.raises((error, TypeError), match=message):
         call(hal.ones(2, 3))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 from math import inf
+from typing import Any
 
 import pytest
 
@@ -196,8 +197,8 @@ def test_queues_that_run_apart_stay_within_the_memory(seed: int) -> None:
                     resident -= problem.data[x].nbytes
 
 
-def _made(problem: Problem, step: object) -> tuple[int, ...]:
-    return problem.tasks[step.what].outputs if step.kind == RUN else (step.what,)  # type: ignore[attr-defined]
+def _made(problem: Problem, step: Any) -> tuple[int, ...]:
+    return problem.tasks[step.what].outputs if step.kind == RUN else (step.what,)
 
 
 def _lives(problem: Problem, layout: Layout) -> tuple[list[set[int]], dict[tuple[int, int], set[int]]]:

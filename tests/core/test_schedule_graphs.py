@@ -17,7 +17,7 @@ import hal
 import nn
 from hal.device import Device
 from hal.errors import ConfigError, DeviceError, GraphError, OutOfMemoryError
-from hal.graph.graph import COPY, Graph
+from hal.graph.graph import COPY, Graph, Node
 from hal.graph.planner import plan_of
 from hal.schedule import trial
 from hal.schedule.calibrate import calibration_of, known_calibration, measure
@@ -416,8 +416,8 @@ def test_devices_that_only_infer_take_no_part_in_training() -> None:
         assert all(n.device is not chip for n in place_on(wide, on).graph.nodes if hal.int64 in _dtypes(n))
 
 
-def _dtypes(node: object) -> set:
-    return {v.spec.dtype for v in (*node.inputs, *node.outputs)}  # type: ignore[attr-defined]
+def _dtypes(node: Node) -> set[hal.DType]:
+    return {v.spec.dtype for v in (*node.inputs, *node.outputs)}
 
 
 def test_a_kernel_that_fails_in_a_queue_is_named_and_nothing_changes() -> None:
@@ -484,7 +484,7 @@ def test_queues_share_a_wire_if_the_machine_says_so(tmp_path: Path) -> None:
     assert [str(d) for d in box.devices] == ["host", "chip:0", "chip:1"]
     routes = box.routes()
     assert routes[0][1] == routes[0][2]
-    assert routes[0][1].seconds(2000) == pytest.approx(11e-6)  # type: ignore[union-attr]
+    assert routes[0][1].seconds(2000) == pytest.approx(11e-6)
     assert box.units[1].memory == 2**20
     told = what_if(traced(lambda a: (a @ a).exp(), hal.ones(64, 64)), path)
     assert told.machine == "a box"

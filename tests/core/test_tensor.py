@@ -67,7 +67,7 @@ def test_operators_with_anything_else_ask_the_other_side() -> None:
     x = hal.ones(2)
     assert x + Other() == "asked"
     assert (x == "a") is False
-    assert (x != None) is True  # noqa: E711
+    assert (x != None) is True  # noqa: E711  # the operator is what is tested
     with pytest.raises(TypeError, match="unsupported operand"):
         x * {}
     with pytest.raises(TypeError, match="not supported between"):

@@ -175,7 +175,7 @@ class Spy(nn.fitting.Callback):
 
     def end(self, fit: nn.fitting.Fit) -> None:
         if fit._compiled is not None:
-            self.traces = fit._compiled.counters.traces  # type: ignore[attr-defined]
+            self.traces = fit._compiled.counters.traces
 
 
 def both(make: Callable[[], tuple[Callable[..., Any], Callable[[], Any]]], calls: int = 3) -> None:
@@ -346,7 +346,7 @@ def test_the_closure_of_lbfgs_is_compiled_and_its_steps_are_not() -> None:
             run(hal.randn(5, 8), hal.randint(0, 3, (5,)))
         found.append(contents(list(net.parameters())))
         if how == "closure":
-            assert losses.counters.replays > losses.counters.traces  # type: ignore[attr-defined]
+            assert losses.counters.replays > losses.counters.traces
         if how == "whole":
             assert run.counters.eager == 2
             assert "eagerly: LBFGS.step cannot be traced" in run.explain()

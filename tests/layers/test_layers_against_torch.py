@@ -333,7 +333,7 @@ def test_unpooling_puts_maxima_back(torch: ModuleType, parity: Callable[..., Non
     n = int(name[-2])
 
     def both(kit: Any) -> Any:
-        class Both(kit.Module):  # type: ignore[misc]
+        class Both(kit.Module):
             def __init__(self) -> None:
                 super().__init__()
                 self.pool = getattr(kit, f"MaxPool{n}d")(2, return_indices=True)

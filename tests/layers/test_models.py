@@ -64,7 +64,7 @@ def test_the_weights_of_torchvision_load_and_give_the_same(torch: ModuleType, to
 def torch_gpt(torch: ModuleType, vocab: int, block: int, layers: int, heads: int, width: int) -> Any:
     """A GPT in torch, from its own layers, with GPT-2's names."""
 
-    class Block(torch.nn.Module):  # type: ignore[name-defined, misc]
+    class Block(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.ln_1 = torch.nn.LayerNorm(width)
@@ -84,7 +84,7 @@ def torch_gpt(torch: ModuleType, vocab: int, block: int, layers: int, heads: int
             inner = torch.nn.functional.gelu(self.mlp["c_fc"](self.ln_2(x)), approximate="tanh")
             return x + self.mlp["c_proj"](inner)
 
-    class Net(torch.nn.Module):  # type: ignore[name-defined, misc]
+    class Net(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.transformer = torch.nn.ModuleDict({

@@ -34,7 +34,7 @@ class Tally:
         """Add what another process counted."""
         for mine, theirs in zip((self.passed, self.reasons), told, strict=True):
             for device, samples in theirs.items():
-                mine[device].update(samples)  # type: ignore[arg-type]
+                mine[device].update(samples)
 
     def __bool__(self) -> bool:
         return bool(self.passed)

@@ -75,7 +75,7 @@ def test_a_run_is_narrowed(chosen: dict[str, list[str]]) -> None:
 )
 def test_a_run_of_nothing_is_a_mistake(chosen: dict[str, list[str]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        suite.run("fake", chosen.pop("levels", None), in_process=True, **chosen)  # type: ignore[arg-type]
+        suite.run("fake", chosen.pop("levels", None), in_process=True, **chosen)
 
 
 def test_a_report_survives_json() -> None:
@@ -133,9 +133,9 @@ def test_a_level_that_cannot_list_its_cases_is_a_crash_of_its_own(monkeypatch: p
 
     def fine(device: Device) -> Iterable[Case]:
         yield Case("fine/one", lambda device: Outcome("native"))
-        yield Case("fine/two", lambda device: 1 / 0)  # type: ignore[arg-type,return-value]
+        yield Case("fine/two", lambda device: 1 / 0)
 
-    levels = [Level("broken", "fails", 1, broken), Level("fine", "passes", 2, fine)]  # type: ignore[arg-type]
+    levels = [Level("broken", "fails", 1, broken), Level("fine", "passes", 2, fine)]
     monkeypatch.setattr("hal.testing.running.all_levels", lambda: levels)
     report = run(Fake())
     assert {r.id: r.status for r in report.results} == {
@@ -275,5 +275,5 @@ def test_kernels_for_ops_that_do_not_exist_are_named() -> None:
     backend = Fake("stranger")
     table = Kernels()
     table.register(Op("conv7d", lambda x: x, lambda x: x, lambda rng: iter(())))(lambda x: x)
-    backend.kernels = table  # type: ignore[assignment]
+    backend.kernels = table
     assert "kernels for conv7d, which are no ops" in caught(backend, "basics/*")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -57,9 +58,9 @@ class Reader(HTMLParser):
         return [value for _, name, value in self.attributes if name == "title"]
 
 
-def result(status: str, i: str, **given: object) -> Result:
+def result(status: str, i: str, **given: Any) -> Result:
     level, op, dtype, _ = i.split("/")
-    return Result(i, level, Outcome(status, **given), op, dtype, 0.01)  # type: ignore[arg-type]
+    return Result(i, level, Outcome(status, **given), op, dtype, 0.01)
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_who_fails_or_differs_is_told_of_and_the_others_are_timed() -> None:
         raise MemoryError("no room")
 
     peers: Any = [Sum("hal"), Sum("wrong", lambda x: x + 1), Sum("broken", broken), Sum("gone"), Sum("good")]
-    row = Row("sum", lambda peer: lambda: peer.fault(np.arange(9.0).sum()))  # type: ignore[attr-defined]
+    row = Row("sum", lambda peer: lambda: peer.fault(np.arange(9.0).sum()))
     found = measured(row, peers, 0.01, 100, lambda row, name: name != "gone")
     assert list(found.times) == ["hal", "good"]
     assert found.errors.keys() == {"wrong", "broken", "gone"}
