@@ -67,7 +67,7 @@ class CompiledBackend(Backend):
     def fuse(self, group: Group, device: Device) -> Callable[..., tuple[Buffer, ...]] | None:
         from hal.codegen.kernels.fuse import fuse
 
-        return fuse(self.runtime, group)
+        return fuse(self.runtime, group, self.kernels)
 
     def reserve(self, nbytes: int, device: Device) -> Callable[[int, Spec, Buffer], Buffer] | None:
         from hal.codegen.kernels.arena import arena

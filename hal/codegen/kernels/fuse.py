@@ -21,6 +21,7 @@ from hal.plugin import Spec, dtypes
 if TYPE_CHECKING:
     from hal.codegen.kernels.runtime import Runtime
     from hal.plugin import Group
+    from hal.plugin import Kernels as Table
 
 Outs = Sequence[Buffer | None] | None
 Run = Callable[..., tuple[Buffer, ...]]
@@ -28,8 +29,12 @@ ALONE = 1 << 14  # elements up to which one work item of a CPU reduces all
 BYTES_PER_ARRAY = 16  # of a kernel's arguments: a pointer and an offset
 
 
-def fuse(runtime: Runtime, group: Group) -> Run | None:
-    """A function that runs a group, or None where its nodes should run one by one."""
+def fuse(runtime: Runtime, group: Group, table: Table = kernels) -> Run | None:
+    """A function that runs a group, or None where its nodes should run one by one.
+
+    Args:
+        table: the kernels of the device, of which one makes what comes before elementwise nodes.
+    """
     try:
         if group.kind == "updates":
             return Updates(runtime, group)
@@ -38,7 +43,7 @@ def fuse(runtime: Runtime, group: Group) -> Run | None:
         if parts.reduction is not None:
             run = FusedReduction(runtime, group.name, parts, tuple(group.graph.inputs))
         elif parts.first is not None:
-            run = Epilogue(runtime, group.name, parts, tuple(group.graph.inputs))
+            run = Epilogue(runtime, group.name, parts, tuple(group.graph.inputs), table)
         else:
             run = FusedMap(runtime, group.name, parts.before, tuple(group.graph.inputs))
     except NoExpression:
@@ -110,10 +115,10 @@ class FusedMap:
 class Epilogue:
     """A contraction by its own kernel, and then a chain on its result, in its memory where that will do."""
 
-    def __init__(self, runtime: Runtime, label: str, parts: Parts, order: tuple[Any, ...]) -> None:
+    def __init__(self, runtime: Runtime, label: str, parts: Parts, order: tuple[Any, ...], table: Table) -> None:
         node = parts.first
         assert node is not None
-        found = kernels.find(node.op, tuple(x.spec for x in node.inputs), node.settings)  # type: ignore[arg-type]
+        found = table.find(node.op, tuple(x.spec for x in node.inputs), node.settings)  # type: ignore[arg-type]
         if found is None:
             raise NoExpression(f"{node.op.name} has no kernel on these inputs")
         self.first = found
