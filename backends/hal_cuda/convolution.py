@@ -1,4 +1,4 @@
-"""Convolutions as products by cuBLAS: images are written out as columns, as many images at a time as memory allows.
+"""Convolutions by cuDNN, or else as products by cuBLAS: images are written out as columns, as many as memory allows.
 
 Halves are multiplied as they are, and sums are of float32. What cuBLAS does not multiply (integers) goes through the
 shared kernels, which make no columns.
@@ -30,7 +30,9 @@ from hal.codegen.kernels.products import (
     source,
 )
 from hal.codegen.kernels.rows import wide_of
+from hal.codegen.kernels.table import kernels as shared
 from hal.plugin import DType, Spec
+from hal_cuda.cudnn import by_cudnn
 from hal_cuda.products import BY_LIBRARY
 from hal_cuda.table import kernels
 
@@ -70,6 +72,11 @@ class Window:
         axes = zip(image, kernel, step, around, apart, strict=True)
         self.places: Shape = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
         self.as_it_is = prod(kernel) == 1 and step == (1, 1, 1) and around == (0, 0, 0)
+
+    @property
+    def settings(self) -> tuple[Triple, Triple, Triple]:
+        """Padding, stride and dilation."""
+        return self.around, self.step, self.apart
 
     def columns(self, label: str, x: Buffer, first: str) -> Buffer:
         """Images (N, C, Z, Y, X) as (N, C k, places), or with `first="rows"` as (C k, N, places)."""
@@ -126,6 +133,8 @@ def convolve(
     total, made, places = weight.shape[0], weight.shape[0] // groups, prod(window.places)
     terms = weight.shape[1] * prod(window.kernel)
     result = result_for((x, weight, bias), (x.shape[0], total, *window.places[3 - axes :]), out, label)
+    if by_cudnn(label, "y", x, weight, lifted(result), bias, axes, *window.settings):
+        return into(result, out)
     for which in window.portions(x, x.shape[1], x.dtype.itemsize):
         columns = window.columns(label, _part(x, which), "images")
         images = columns.shape[0]
@@ -160,6 +169,11 @@ def convolve_back(
     result = result_for((x, weight, bias), (x.shape[0], made * groups, *full[3 - axes :]), out, label)
     whole = lifted(result)
     wide = wide_of(x.dtype)
+    once = bias is None or wide is x.dtype  # no engine of cuDNN's adds a bias here, and halves are to be rounded once
+    if once and by_cudnn(label, "x", whole, weight, x, None, axes, *window.settings):
+        if bias is not None:
+            _add(result, bias)
+        return into(result, out)
     for which in window.portions(x, made * groups, wide.itemsize):
         part = _part(x, which)
         images = part.shape[0]
@@ -189,6 +203,8 @@ def gradient_of_weight(
     window.places = g.shape[2:]
     made, terms, places = weight_shape[0] // groups, weight_shape[1] * prod(kernel), prod(g.shape[2:])
     result = result_for((x, g), weight_shape, out, label)
+    if by_cudnn(label, "w", x, lifted(result), g, None, len(weight_shape) - 2, *window.settings):
+        return into(result, out)
     portions = list(window.portions(x, x.shape[1], x.dtype.itemsize))
     wide = wide_of(x.dtype)
     parts = runtime.empty((len(portions), *weight_shape), wide, label) if len(portions) > 1 else result
@@ -213,6 +229,15 @@ def gradient_of_weight(
     if len(portions) > 1:
         summed(parts, result)
     return into(result, out)
+
+
+def _add(result: Buffer, bias: Buffer) -> None:
+    """Add to each channel of images its own number."""
+    ones = len(result.shape) - 2
+    numbers = bias.view((*bias.shape, *(1,) * ones), (*bias.strides, *(0,) * ones))
+    add = shared.find(ops.add, (result.spec, numbers.spec), {})
+    assert add is not None
+    add.run(result, numbers, out=result)
 
 
 def _takes(*specs: Spec, **settings: Any) -> bool:

@@ -4,14 +4,17 @@
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hal.plugin import Array
-from hal_cuda.driver import OPTIONS, Address, Failure, Handle, Matrix, Properties, Refused
+from hal_cuda.driver import OPTIONS, Address, Convolution, Failure, Handle, Matrix, Properties, Refused
+
+if TYPE_CHECKING:
+    from hal_cuda.cudnn_driver import CuDNN
 
 TYPES = {"float16": 2, "bfloat16": 14, "float32": 0, "float64": 1}  # cudaDataType: CUDA_R_16F, R_16BF, R_32F, R_64F
 NCCL_TYPES = {
@@ -36,6 +39,7 @@ class CuPyDriver:
         self._known: set[int] = set()
         self._groups: dict[tuple[int, ...], Any] = {}
         self._products: dict[tuple[int, int], Any] = {}
+        self._convolutions: dict[tuple[int, int], CuDNN] = {}
 
     def _call(self, name: str, function: Any, *arguments: Any) -> Any:
         try:
@@ -231,6 +235,26 @@ class CuPyDriver:
             handle = self._products[ordinal, stream] = int(cublas.create())
             cublas.setStream(handle, stream)
         return int(handle)
+
+    # Convolutions.
+
+    def convolutions(self) -> str:
+        from hal_cuda.cudnn_driver import version
+
+        return version()
+
+    def convolution(self, ordinal: int, wanted: Convolution, stream: Handle) -> tuple[Any, int]:
+        from hal_cuda.cudnn_driver import CuDNN
+
+        self._at(ordinal)
+        if (ordinal, stream) not in self._convolutions:
+            self._convolutions[ordinal, stream] = CuDNN(stream)
+        return self._convolutions[ordinal, stream].planned(wanted)
+
+    def convolve(self, ordinal: int, plan: Any, addresses: Mapping[str, Address], workspace: Address) -> None:
+        self._at(ordinal)
+        library, graph = plan
+        library.run(graph, addresses, workspace)
 
     # Graphs.
 

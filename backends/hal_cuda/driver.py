@@ -6,9 +6,9 @@ same kernels for the host, so that all else here runs where there is no GPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hal.plugin import Array
 
@@ -66,6 +66,45 @@ class Matrix(NamedTuple):
     lead: int
     step: int = 0
     swapped: bool = False
+
+
+class Layout(NamedTuple):
+    """Where the elements of a tensor are: sizes and strides, in elements."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Convolution(NamedTuple):
+    """A convolution as cuDNN is asked for it: two of images, weights and results give the third.
+
+    Attributes:
+        made: which of the three is computed, `x`, `w` or `y`.
+        dtype: of all three; sums are of float32.
+        x: images (N, C, *space).
+        w: weights (K, C / groups, *kernel).
+        y: results (N, K, *places).
+        padding, stride, dilation: along each axis of space.
+        bias: whether a number for each channel is added to results `y`.
+        precision: `highest` or `tf32`: what float32 may be rounded to before it is multiplied.
+    """
+
+    made: str
+    dtype: str
+    x: Layout
+    w: Layout
+    y: Layout
+    padding: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    bias: bool = False
+    precision: str = "highest"
+
+    @property
+    def result(self) -> Layout:
+        """Where the result goes."""
+        found: Layout = getattr(self, self.made)
+        return found
 
 
 class Failure(Exception):
@@ -208,6 +247,19 @@ class Driver(Protocol):
             sizes: m, n, k.
             precision: `highest` or `tf32`: what float32 is rounded to before it is multiplied.
         """
+
+    # Convolutions.
+
+    def convolutions(self) -> str:
+        """What plans convolutions, with its version; "" where cuDNN or its front end is not installed."""
+        ...
+
+    def convolution(self, ordinal: int, wanted: Convolution, stream: Handle) -> tuple[Any, int]:
+        """A plan for a convolution in a stream, and the bytes that it works in. Raises Refused: there is none."""
+        ...
+
+    def convolve(self, ordinal: int, plan: Any, addresses: Mapping[str, Address], workspace: Address) -> None:
+        """Enqueue a planned convolution: `addresses` of x, w, y and bias, multiples of 16."""
 
     # Graphs.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,8 @@ from hal.codegen.kernels.layout import Shape, row_strides
 from hal.codegen.kernels.memory import Memory, Pool
 from hal.codegen.kernels.products import Product
 from hal.codegen.kernels.runtime import Runtime
-from hal.plugin import Array, ConfigError, DeviceError, Spec, dtypes
-from hal_cuda.driver import Address, Driver, Failure
+from hal.plugin import Array, ConfigError, DeviceError, Spec, dtypes, logs
+from hal_cuda.driver import Address, Convolution, Driver, Failure, Refused
 from hal_cuda.programs import CUDAPrograms, Kernel
 from hal_cuda.transfers import Transfers
 
@@ -64,6 +66,8 @@ class CUDARuntime(Runtime):
         self.held: list[Any] | None = None
         self.recent: deque[str] = deque(maxlen=REMEMBERED)
         self.lingering: deque[Any] = deque()
+        self._workspace: Memory | None = None
+        self._plans: dict[Convolution, tuple[Any, int] | None] = {}
         with self.guarded("the first use"):
             self.stream = driver.stream(ordinal)
             room = memory_limit(driver.free_memory(ordinal))
@@ -155,6 +159,43 @@ class CUDARuntime(Runtime):
             with self.guarded(label):
                 multiply(self, label, product)
         self._waited_for(label)
+
+    def workspace(self, nbytes: int) -> Address:
+        """Memory for libraries to work in: one block for all, since what is in the stream is done in order."""
+        if self._workspace is None or self._workspace.nbytes < nbytes:
+            self._workspace = None  # may be given back to make room
+            self._workspace = self.pool.take(max(1, nbytes), "what libraries work in")
+        if self.held is not None:
+            self.held.append(self._workspace)
+        address: Address = self._workspace.data
+        return address
+
+    @cached_property
+    def convolutions(self) -> str:
+        """What plans convolutions, or "" where all are made of columns and products."""
+        return self.driver.convolutions()
+
+    def convolve(self, label: str, wanted: Convolution, given: Mapping[str, Buffer]) -> bool:
+        """Enqueue a convolution by cuDNN; False where it declines: what it declined once is not asked for again."""
+        with self.lock, self.guarded(label):
+            if wanted not in self._plans:
+                try:
+                    self._plans[wanted] = self.driver.convolution(self.ordinal, wanted, self.stream)
+                except Refused as error:
+                    self._plans[wanted] = None
+                    if logs("kernels"):
+                        print(f"hal: {label} on {self.name}: not by cuDNN, for {wanted} ({error})", file=sys.stderr)
+            found = self._plans[wanted]
+            if found is None:
+                return False
+            plan, nbytes = found
+            if self.held is not None:
+                self.held += [b.memory for b in given.values()]
+            self.recent.append(label)
+            addresses = {name: address_of(b) for name, b in given.items()}
+            self.driver.convolve(self.ordinal, plan, addresses, self.workspace(nbytes))
+        self._waited_for(label)
+        return True
 
     def finish(self, label: str = "waiting for the device") -> None:
         done = len(self.lingering)

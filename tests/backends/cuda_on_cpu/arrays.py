@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from hal import ops
 from hal.plugin import Array
-from hal_cuda.driver import Address
+from hal_cuda.driver import Address, Convolution, Layout
 
 TYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
 
@@ -30,3 +32,25 @@ def factor(x: Array, precision: str) -> Array:
         rounded = ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
         return np.where(np.isfinite(wide), rounded, wide)
     return wide
+
+
+def spanned(x: Layout) -> int:
+    """Elements from the first of a tensor to its last."""
+    return 1 + sum((n - 1) * s for n, s in zip(*x, strict=True))
+
+
+def convolved(wanted: Convolution, arrays: Mapping[str, Array]) -> Array:
+    """What cuDNN computes, by the references of HAL's own ops, on arrays as its strides find them."""
+    x, w, y = (factor(arrays[name], wanted.precision) for name in "xwy")
+    axes = len(wanted.padding)
+    settings: dict[str, Any] = {"stride": wanted.stride, "padding": wanted.padding, "dilation": wanted.dilation}
+    settings["groups"] = wanted.x.sizes[1] // wanted.w.sizes[1]
+    if wanted.made == "y":
+        bias = [arrays["bias"].astype(np.float32)] if wanted.bias else []
+        return ops.TABLE[f"conv{axes}d"].reference(x, w, *bias, **settings)
+    if wanted.made == "w":
+        return ops.TABLE[f"conv{axes}d_weight_gradient"].reference(x, y, weight_shape=wanted.w.sizes, **settings)
+    along = zip(wanted.x.sizes[2:], y.shape[2:], w.shape[2:], *(settings[k] for k in ("stride", "padding", "dilation")),
+                strict=True)  # fmt: skip
+    left = tuple(n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, k, s, p, d in along)
+    return ops.TABLE[f"conv_transpose{axes}d"].reference(y, w, output_padding=left, **settings)

@@ -12,23 +12,24 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from cuda_on_cpu.arrays import TYPES, factor, strided
+from cuda_on_cpu.arrays import TYPES, convolved, factor, spanned, strided
 from cuda_on_cpu.machine import UNWRITTEN, CompileError, DeviceMemory, Function, compiled, loaded
 from cuda_on_cpu.streams import Event, Graph, Operation, Stream
 
 from hal.plugin import Array
-from hal_cuda.driver import Address, Failure, Handle, Matrix, Properties, Refused
+from hal_cuda.driver import Address, Convolution, Failure, Handle, Layout, Matrix, Properties, Refused
 
 MOST_WAITING = 1024  # operations of a stream before the oldest are done, as on a GPU
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 MOST_THREADS = (1024, 1024, 64)
 ARGUMENT_BYTES = 4096
 SHARED_BYTES = 48 << 10
+WORKSPACE = 64  # bytes that a convolution works in
 
 
 class OnCPU:
@@ -41,6 +42,7 @@ class OnCPU:
             all other streams do meanwhile, so that what is written over too early shows; `at once`.
         peers: whether devices read each other's memory.
         collectives: whether there is NCCL.
+        cudnn: what cuDNN says of itself; "" if it is not there.
 
     Attributes:
         calls: how often each method was called.
@@ -55,9 +57,10 @@ class OnCPU:
         order: str = "late",
         peers: bool = True,
         collectives: bool = True,
+        cudnn: str = "",
     ) -> None:
         assert order in ("late", "others first", "at once")
-        self.devices, self.order, self.peers, self.collectives = devices, order, peers, collectives
+        self.devices, self.order, self.peers, self.collectives, self.cudnn = devices, order, peers, collectives, cudnn
         self.memory = DeviceMemory(devices, memory)
         self.calls: Counter[str] = Counter()
         self.launches: Counter[str] = Counter()
@@ -439,6 +442,36 @@ class OnCPU:
                     result[...] = found + result.astype(found.dtype) if add else found
 
             self._enqueue("cublasGemmStridedBatchedEx", stream, operation)
+
+    # Convolutions.
+
+    def convolutions(self) -> str:
+        return self.cudnn
+
+    def convolution(self, ordinal: int, wanted: Convolution, stream: Handle) -> tuple[Any, int]:
+        with self._call("convolution", "cudnnBackendFinalize", ordinal):
+            if wanted.bias and wanted.made != "y":
+                raise Refused("no engine adds a bias to a gradient")
+            return (wanted, stream), WORKSPACE
+
+    def convolve(self, ordinal: int, plan: Any, addresses: Mapping[str, Address], workspace: Address) -> None:
+        with self._call("convolve", "cudnnBackendExecute", ordinal):
+            wanted, stream = plan
+            if any(a % 16 for a in addresses.values()):
+                raise Failure("cudnnBackendExecute", "CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER")
+            shapes = {"x": wanted.x, "w": wanted.w, "y": wanted.y}
+            if wanted.bias:
+                shapes["bias"] = Layout((wanted.y.sizes[1],), (1,))
+            kind = np.dtype(TYPES[wanted.dtype])
+            places = [(ordinal, addresses[name], spanned(x) * kind.itemsize) for name, x in shapes.items()]
+
+            def operation() -> None:
+                if self._checked(ordinal, "a convolution", *places, (ordinal, workspace, WORKSPACE)):
+                    ctypes.memset(workspace, UNWRITTEN, WORKSPACE)
+                    arrays = {name: strided(addresses[name], kind, *x, spanned(x)) for name, x in shapes.items()}
+                    arrays[wanted.made][...] = convolved(wanted, arrays)
+
+            self._enqueue("cudnnBackendExecute", stream, operation)
 
     # Graphs.
 
