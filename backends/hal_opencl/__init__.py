@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hal.codegen.kernels.backend import CompiledBackend
-from hal.plugin import Array, Backend, Device, DType, Kernels, Spec, dtypes, hookimpl
+from hal.plugin import Array, Backend, Device, DType, Kernel, Kernels, Op, Spec, dtypes, hookimpl
 
 if TYPE_CHECKING:
     from hal.codegen.kernels.buffer import Buffer
@@ -69,7 +69,7 @@ class OneOpenCL(CompiledBackend):
         return REAL if has_float64 else REAL - {dtypes.float64}
 
     @cached_property
-    def runtime(self) -> OpenCLRuntime:  # type: ignore[override]
+    def runtime(self) -> OpenCLRuntime:  # type: ignore[override]  # made on first use
         """The device at work: made on first use, and never in a child that was forked after it (see the how-to)."""
         from hal_opencl.runtime import OpenCLRuntime
 
@@ -84,6 +84,16 @@ class OneOpenCL(CompiledBackend):
         from hal_opencl.sharing import expose
 
         return expose(buffer)
+
+    def prepare(
+        self, op: Op, kernel: Kernel, specs: tuple[Spec, ...], outs: tuple[Spec, ...], settings: Mapping[str, Any]
+    ) -> Callable[..., Any]:
+        run = super().prepare(op, kernel, specs, outs, settings)
+        if run is not kernel.run:  # it was made for these specs: it has decided already
+            return run
+        from hal_opencl.single_calls import SingleCall
+
+        return SingleCall(self.runtime, run)
 
     def capture(
         self, plan: Plan, replay: Callable[..., tuple[Buffer, ...]]

@@ -70,7 +70,7 @@ class Recorded:
         self.runtime, self.replay = runtime, replay
         self.recordings = 0
         self._watched = 0
-        self._list: _Launches | None = None
+        self._list: Launches | None = None
 
     def __call__(self, *buffers: Buffer) -> tuple[Buffer, ...]:
         if os.environ.get("HAL_OPENCL_SYNC", "") not in ("", "0"):
@@ -95,7 +95,7 @@ class Recorded:
                 results = self.replay(*buffers)
             finally:
                 runtime.recorder = None
-        found = _Launches(runtime, recorder, buffers, results)
+        found = Launches(runtime, recorder, buffers, results)
         if recorder.refused or not recorder.launches or found.shared or found.held > MOST_HELD * runtime.pool.limit:
             self.recordings = MOST_RECORDINGS
         else:
@@ -103,16 +103,24 @@ class Recorded:
         return results
 
 
-class _Launches:
+class Launches:
     """What was recorded.
 
+    With `own`, intermediate results stay with it; else they come from the pool in each call.
+
     Attributes:
-        held: bytes of intermediate results that stay with it.
+        held: bytes of what stays with it.
         shared: whether something is written that the host shares, and that must be waited for.
+        fixed: whether a result is the same memory in every call, and none of the inputs'.
     """
 
     def __init__(
-        self, runtime: OpenCLRuntime, recorder: Recorder, inputs: tuple[Buffer, ...], results: tuple[Buffer, ...]
+        self,
+        runtime: OpenCLRuntime,
+        recorder: Recorder,
+        inputs: tuple[Buffer, ...],
+        results: tuple[Buffer, ...],
+        own: bool = True,
     ) -> None:
         import pyopencl as cl
 
@@ -126,22 +134,24 @@ class _Launches:
         written = {m for launch in recorder.launches for m in launch[5]}
         self.shared = any(m.host is not None for m in written)
         self.written = [x.memory in written for x in inputs]
-        made = {r.memory: i for i, r in enumerate(results) if r.memory in written and r.memory not in first}
+        between = () if own else written
+        made = [m for m in dict.fromkeys((*(r.memory for r in results), *between)) if m in written and m not in first]
         places: dict[Memory, list[tuple[Any, int]]] = {m: [] for m in (*first, *made)}
         self.keep: set[Memory] = set()
         self.launches: list[tuple[Any, Shape, Shape, str]] = []
         for label, kernel, items, local, arguments, _ in recorder.launches:
-            own = cl.Kernel(kernel.get_info(cl.kernel_info.PROGRAM), kernel.function_name)
+            mine = cl.Kernel(kernel.get_info(cl.kernel_info.PROGRAM), kernel.function_name)
             for i, argument in enumerate(arguments):
-                own.set_arg(i, argument.data if isinstance(argument, Memory) else argument)
+                mine.set_arg(i, argument.data if isinstance(argument, Memory) else argument)
                 if isinstance(argument, Memory):
-                    places[argument].append((own, i)) if argument in places else self.keep.add(argument)
-            self.launches.append((own, items, local, label))
+                    places[argument].append((mine, i)) if argument in places else self.keep.add(argument)
+            self.launches.append((mine, items, local, label))
         self.held = sum(m.nbytes for m in self.keep)
         self.places = [places[x.memory] if self.alias[i] == i else [] for i, x in enumerate(inputs)]
         self.made = [(places[m], m.nbytes, m.made_by) for m in made]
         order = {m: i for i, m in enumerate(made)}
-        self.results = [(first.get(r.memory), order.get(r.memory), _unbound(r, first, made)) for r in results]
+        self.results = [(first.get(r.memory), order.get(r.memory), _unbound(r, first, order)) for r in results]
+        self.fixed = any(given is None and new is None for given, new, _ in self.results)
 
     def suits(self, buffers: tuple[Buffer, ...]) -> bool:
         """Whether inputs lie in their memory, and share it, as those did that were recorded."""
