@@ -136,6 +136,9 @@ class MultiheadAttention(Module):
 
     def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         size = self.embed_dim
+        if query is key is value and self.in_proj_weight is not None:  # one product instead of three
+            together = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+            return together[..., :size], together[..., size : 2 * size], together[..., 2 * size :]
         if self.in_proj_weight is None:
             weights = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
         else:

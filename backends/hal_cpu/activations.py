@@ -13,7 +13,7 @@ from hal import ops
 from hal.ops.activations import SELU_ALPHA, SELU_SCALE
 from hal.ops.special import ERF, ERFC, ERFC_ZERO
 from hal.plugin import Array, Spec
-from hal_cpu.blocks import SMALL, constant, in_blocks, select
+from hal_cpu.blocks import SMALL, constant, copy_sign, in_blocks, select
 from hal_cpu.quiet import silent
 from hal_cpu.table import kernels
 
@@ -282,7 +282,7 @@ def erf(x: Array, out: Array, size: Array, t: Array, u: Array, far: Array) -> No
     near = size < 1
     erfc_of_size(size, far, t, u)
     np.subtract(1, far, out=far)
-    np.copysign(far, x, out=far)
+    copy_sign(x, far, t)
     np.multiply(x, x, out=t)
     horner(t, _ERF[x.dtype], u)
     np.multiply(u, x, out=u)

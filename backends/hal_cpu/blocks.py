@@ -127,3 +127,17 @@ def select(mask: Array, a: Array, b: Array, out: Array, spare: Array, bits: Arra
     np.bitwise_xor(a, b, out=spare)
     np.bitwise_and(spare, bits, out=spare)
     np.bitwise_xor(spare, b, out=out)
+
+
+_SIGNS = {np.dtype(f"u{n}"): np.array(1 << (8 * n - 1), f"u{n}") for n in (4, 8)}
+
+
+def copy_sign(x: Array, size: Array, spare: Array) -> None:
+    """Give `size`, pieces of numbers that are not negative, the signs of `x`, by bits.
+
+    NumPy's copysign takes more than twice as long (measured, NumPy 2.4).
+    """
+    bits = np.dtype(f"u{x.itemsize}")
+    signs, size = spare.view(bits), size.view(bits)
+    np.bitwise_and(x.view(bits), _SIGNS[bits], out=signs)
+    np.bitwise_or(size, signs, out=size)

@@ -10,6 +10,7 @@ from hal.graph.rewrites.common import common_subexpressions
 from hal.graph.rewrites.dead import dead_code
 from hal.graph.rewrites.folding import constant_folding
 from hal.graph.rewrites.fusion import elementwise_fusion
+from hal.graph.rewrites.joins import joins
 from hal.graph.rewrites.neighbours import epilogue_fusion, reduction_fusion
 from hal.graph.rewrites.outputs import own_memory
 from hal.graph.rewrites.pairs import pairs
@@ -19,7 +20,7 @@ from hal.graph.rewrites.updates import optimizer_updates
 
 SIMPLIFICATIONS: tuple[Rewrite, ...] = (
     dead_code, constant_folding, algebra, rounding_algebra, shape_cleanup, common_subexpressions, patterns,
-    pairs, dead_code,
+    joins, pairs, dead_code,
 )  # fmt: skip
 GROUPINGS: tuple[Rewrite, ...] = (elementwise_fusion, epilogue_fusion, reduction_fusion, optimizer_updates)
 

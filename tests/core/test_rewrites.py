@@ -21,6 +21,7 @@ from hal.graph.rewrites.common import common_subexpressions
 from hal.graph.rewrites.dead import dead_code
 from hal.graph.rewrites.folding import constant_folding
 from hal.graph.rewrites.fusion import elementwise_fusion
+from hal.graph.rewrites.joins import joins
 from hal.graph.rewrites.neighbours import epilogue_fusion, reduction_fusion
 from hal.graph.rewrites.outputs import KEPT, own_memory
 from hal.graph.rewrites.pairs import pairs
@@ -176,11 +177,60 @@ def test_the_sign_of_a_zero_can_be_kept() -> None:
         """
     check(rounding_algebra, before, "graph(x: float32[3])\n    zero: float32[] = constant(0.0)\n    return x")
     assert changes_rounding(rounding_algebra)
-    assert [r for r in SIMPLIFICATIONS if changes_rounding(r)] == [rounding_algebra, patterns]
+    assert [r for r in SIMPLIFICATIONS if changes_rounding(r)] == [rounding_algebra, patterns, joins]
     assert len(simplified(parse(text(before)), exact=True).nodes) == 1
     assert len(simplified(parse(text(before)), exact=False).nodes) == 0
     x = hal.tensor([-0.0])
     assert not np.signbit(hal.compile(lambda x: x + 0.0, exact=True)(x).numpy())[0]
+
+
+def test_what_was_padded_to_lie_side_by_side_is_joined() -> None:
+    check(
+        joins,
+        """
+        graph(a: float32[2, 1], b: float32[2, 3], c: float32[2, 2], d: float32[2, 4], e: float32[6])
+            v0: float32[2, 6] = pad(b, padding=((0, 0), (1, 2)))
+            v1: float32[2, 6] = pad(c, padding=((0, 0), (4, 0)))
+            v2: float32[2, 6] = add(v1, v0)
+            v3: float32[2, 6] = pad(a, padding=((0, 0), (0, 5)))
+            v4: float32[2, 6] = add(v2, v3)
+            v5: float32[2, 6] = pad(d, padding=((0, 0), (2, 0)))
+            v6: float32[2, 6] = add(v0, v5)
+            v7: float32[2, 6] = pad(d, value=1, padding=((0, 0), (2, 0)))
+            v8: float32[2, 6] = pad(c, padding=((0, 0), (0, 4)))
+            v9: float32[2, 6] = add(v7, v8)
+            v10: float32[2, 6] = add(v3, e)
+            return v4, v6, v9, v10
+        """,
+        """
+        graph(a: float32[2, 1], b: float32[2, 3], c: float32[2, 2], d: float32[2, 4], e: float32[6])
+            v0: float32[2, 6] = pad(b, padding=((0, 0), (1, 2)))
+            v1: float32[2, 6] = pad(c, padding=((0, 0), (4, 0)))
+            v2: float32[2, 6] = add(v1, v0)
+            v3: float32[2, 6] = pad(a, padding=((0, 0), (0, 5)))
+            v4: float32[2, 6] = concat(a, b, c, axis=1)
+            v5: float32[2, 6] = pad(d, padding=((0, 0), (2, 0)))
+            v6: float32[2, 6] = add(v0, v5)
+            v7: float32[2, 6] = pad(d, value=1, padding=((0, 0), (2, 0)))
+            v8: float32[2, 6] = pad(c, padding=((0, 0), (0, 4)))
+            v9: float32[2, 6] = add(v7, v8)
+            v10: float32[2, 6] = add(v3, e)
+            return v4, v6, v9, v10
+        """,
+    )
+    x = hal.tensor(np.arange(12, dtype=np.float32).reshape(2, 6))
+    x.requires_grad_()
+
+    def step(x: hal.Tensor) -> hal.Tensor:
+        (x[:, :1].exp().sum() + x[:, 1:4].tanh().sum() + x[:, 4:].sin().sum()).backward()
+        assert x.grad is not None
+        return x.grad
+
+    expected = step(x).numpy().copy()
+    x.grad = None
+    compiled = hal.compile(step)
+    np.testing.assert_array_equal(compiled(x).numpy(), expected)
+    assert [s.node.op.name for s in compiled.plans[0].steps].count("concat") == 1
 
 
 def test_shape_cleanup() -> None:
