@@ -25,7 +25,13 @@ for _plugin in ("template", "primitive"):  # as installed plugins would be, but 
     sys.path.insert(0, str(PLUGINS / _plugin))
     hal.register(__import__(f"hal_{_plugin}"))
 
-DEVICES = ["cpu", "fake", "template", "primitive", pytest.param("opencl", marks=pytest.mark.slow)]
+DEVICES = [
+    "cpu",
+    "fake",
+    "template",
+    "primitive",
+    pytest.param("opencl", marks=[pytest.mark.slow, pytest.mark.device("opencl")]),
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +60,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("each_device", [named] if named else DEVICES, indirect=True)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a device that is not here, with hal's words on why, and on what to install."""
+    for marker in item.iter_markers("device"):
+        try:
+            hal.device(*marker.args)
+        except hal.errors.DeviceError as error:
+            pytest.skip(str(error))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Any:
     """What the device that was named does not have, and says so, is no failure of it."""
@@ -68,8 +83,6 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
 @pytest.fixture
 def each_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> hal.Device:
     """Every device that is here and can train, one after the other, as the default device."""
-    if not hal.device_count(request.param):
-        pytest.skip(f"there is no {request.param} device")
     monkeypatch.setenv("HAL_BACKEND", request.param)
     monkeypatch.setenv("HAL_FALLBACK", "allow")
     return hal.device(request.param)
@@ -78,7 +91,7 @@ def each_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="session")
 def torch() -> ModuleType:
     """To compare with; what takes it is skipped where it is not installed."""
-    return pytest.importorskip("torch")
+    return pytest.importorskip("torch", reason="needs torch: pip install 'hal-runtime[oracles]'")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

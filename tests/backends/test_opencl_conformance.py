@@ -25,7 +25,7 @@ PARTS = {
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.conformance,
-    pytest.mark.skipif("not __import__('hal').device_count('opencl')", reason="there is no OpenCL device"),
+    pytest.mark.device("opencl"),
 ]
 
 

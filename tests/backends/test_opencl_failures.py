@@ -14,7 +14,7 @@ import hal
 import nn
 from hal.errors import DeviceError, OutOfMemoryError
 
-pytestmark = pytest.mark.skipif("not __import__('hal').device_count('opencl')", reason="there is no OpenCL device")
+pytestmark = pytest.mark.device("opencl")
 X = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
 
 

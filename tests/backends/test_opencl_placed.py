@@ -15,7 +15,7 @@ from hal.schedule.timeline import crosses
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif("not __import__('hal').device_count('opencl')", reason="there is no OpenCL device"),
+    pytest.mark.device("opencl"),
 ]
 
 

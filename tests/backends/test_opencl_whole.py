@@ -19,7 +19,7 @@ HAL = [sys.executable, "-m", "hal"]
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif("not __import__('hal').device_count('opencl')", reason="there is no OpenCL device"),
+    pytest.mark.device("opencl"),
 ]
 
 

@@ -15,7 +15,7 @@ from hal_systolic.rounding import rounded
 from hal_systolic.simulation import simulate
 from hal_systolic.work import Matmul, Operand
 
-icarus = pytest.mark.skipif(not rtl.installed(), reason="Icarus Verilog (iverilog) is not installed")
+icarus = pytest.mark.skipif(not rtl.installed(), reason="needs Icarus Verilog: apt install iverilog")
 
 
 def watched(inputs: list[pe.Inputs], array: pe.WeightStationary | pe.OutputStationary) -> Array:

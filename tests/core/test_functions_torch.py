@@ -9,7 +9,7 @@ import pytest
 
 import hal
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'hal-runtime[oracles]'")
 
 
 def inputs() -> dict[str, np.ndarray[Any, Any]]:

@@ -187,10 +187,8 @@ def test_gradient_agrees_with_finite_differences(op: Op) -> None:
     assert checked or op.kind == "random", f"no sample of {op.name} is smooth, so its gradient was never checked"
 
 
-@pytest.mark.parametrize("op", EVERY_OP)
+@pytest.mark.parametrize("op", [entry for entry in EVERY_OP if differentiable(entry.values[0])])
 def test_second_order_agrees_with_finite_differences(op: Op) -> None:
-    if not differentiable(op):
-        pytest.skip("has no gradient: " + op.no_gradient)
     rng = np.random.default_rng(2)
     for i, sample, inputs in samples(op, dtypes.float64):
         chosen = floating_inputs(inputs)

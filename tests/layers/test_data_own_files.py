@@ -33,7 +33,7 @@ def test_arrays_on_the_disk_are_mapped_and_read_in_batches(tmp_path: Path) -> No
 
 
 def test_a_folder_of_images_for_each_class(tmp_path: Path) -> None:
-    pillow = pytest.importorskip("PIL.Image")
+    pillow = pytest.importorskip("PIL.Image", reason="needs Pillow: pip install 'hal-runtime[images]'")
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 8, 3)).astype(np.uint8)
     for i, name in enumerate(["dog/1.png", "cat/deep/b.PNG", "cat/a.bmp", "dog/grey.png"]):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -291,7 +291,7 @@ def test_an_evaluation_leaves_the_model_as_it_was() -> None:
 
 
 def test_tensorboard_gets_figures_histograms_images_and_the_graph(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboardX")
+    pytest.importorskip("tensorboardX", reason="pip install 'hal-runtime[tensorboard]'")
     from tensorboardX.proto import event_pb2, graph_pb2
     from tensorboardX.record_writer import RecordWriter
 

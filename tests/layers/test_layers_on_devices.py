@@ -10,14 +10,16 @@ from hal.testing.case import Case
 from nn.conformance import nn_cases
 
 CASES = list(nn_cases(hal.device("cpu")))
-WHOLE = ["cpu", "systolic", pytest.param("opencl", marks=pytest.mark.slow)]  # backends that need no other
+WHOLE = [
+    "cpu",
+    "systolic",
+    pytest.param("opencl", marks=[pytest.mark.slow, pytest.mark.device("opencl")]),
+]  # backends that need no other
 
 
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_right_and_without_fallback(name: str, case: Case) -> None:
-    if not hal.device_count(name):
-        pytest.skip(f"there is no {name} device")
     outcome = case.run(hal.device(name))
     assert outcome.status == "native", outcome.detail or outcome.reason
 
@@ -36,8 +38,6 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_step_of_a_model_stays_on_the_device(name: str, model: str) -> None:
-    if not hal.device_count(name):
-        pytest.skip(f"there is no {name} device")
     build, shape = MODELS[model]
     with hal.device(name), hal.fallback("error"), hal.placement_report() as report:
         hal.manual_seed(0)

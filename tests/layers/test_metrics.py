@@ -179,7 +179,7 @@ def test_a_batch_that_does_not_fit_is_not_counted() -> None:
 
 
 def test_the_same_as_scikit_learn() -> None:
-    theirs = pytest.importorskip("sklearn.metrics")
+    theirs = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn: pip install scikit-learn")
     named, wanted = SCORES.argmax(-1).ravel(), TARGETS.ravel()
     for kind, function in (("Precision", "precision_score"), ("Recall", "recall_score"), ("F1Score", "f1_score")):
         for average in metrics.classification.AVERAGES:

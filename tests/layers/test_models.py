@@ -36,7 +36,8 @@ def torchvision(torch: ModuleType) -> Any:
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return pytest.importorskip("torchvision", exc_type=ImportError).models, library
+    why = "needs torchvision: pip install 'hal-runtime[oracles]'"
+    return pytest.importorskip("torchvision", exc_type=ImportError, reason=why).models, library
 
 
 @pytest.mark.slow

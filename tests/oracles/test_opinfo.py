@@ -119,12 +119,11 @@ def test_each_device_agrees_with_torch_in_float64(key: str, other_device: str, m
     check(key, other_device, FEW)
 
 
-@pytest.mark.parametrize("key", EVERY_LINE)
+@pytest.mark.parametrize("key", [key for key in LINES if not LINES[key].no_gradient])
 def test_gradients_agree_with_torch(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAL_BACKEND", "cpu")
-    line, info = LINES[key], samples.entries()[key]
-    if line.no_gradient or not info.supports_autograd:
-        pytest.skip(line.no_gradient or "torch has none")
+    if not samples.entries()[key].supports_autograd:
+        pytest.skip("needs a gradient of torch's to compare with")
     check_gradients(key, MANY if key in LARGE else None)
 
 

@@ -349,7 +349,7 @@ def test_one_op_is_shown_with_its_words() -> None:
 def test_both_ways_to_call_it_are_the_same() -> None:
     script = shutil.which("hal", path=str(Path(sys.executable).parent))
     if script is None:
-        pytest.skip("hal is on the path here, but not installed, so there is no script")
+        pytest.skip("needs hal to be installed: pip install -e .")
     there = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
     assert there.stdout == run(None, "--help").stdout
     assert re.search(r"(?s)\n  devices .*\n  env .*\n  ops .*\n  train ", there.stdout)

@@ -70,7 +70,7 @@ def test_copies_on_several_devices_learn_what_one_learns(tmp_path: Path) -> None
 
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboardX")
+    pytest.importorskip("tensorboardX", reason="pip install 'hal-runtime[tensorboard]'")
     command = [sys.executable, EXAMPLES / "cifar10.py", "--small", "--epochs", "4", "--tensorboard"]
     run(tmp_path, "cifar10", *map(str, command[2:]), "--out", "whole")
     parts = subprocess.Popen([*command, "--out", "parts"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)

@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 import hal
 import nn
 from hal.cli import cli
+from hal.config import cache_dir
 from hal.testing.fake import Fake
 from nn.train import checkpoint
 from nn.train.tasks import TASKS
@@ -177,9 +178,11 @@ def test_the_command_knows_every_task_and_no_other() -> None:
 
 @pytest.mark.slow
 def test_mnist_reaches_its_accuracy_in_five_epochs() -> None:
-    folder = Path(os.environ.get("MNIST_FOLDER", Path(__file__).parents[2] / ".." / "shared" / "data" / "mnist"))
+    folder = Path(os.environ.get("MNIST_FOLDER") or cache_dir() / "data" / "mnist")
     if not folder.is_dir():
-        pytest.skip(f"the real MNIST is not in {folder}; MNIST_FOLDER names another place")
+        pytest.skip(
+            f"needs the real MNIST in {folder}, where `hal train mnist` puts it, or in MNIST_FOLDER"
+        )
     assert trained("mnist", "--data", folder, "--no-download")["test_accuracy"] >= 0.975
 
 
