@@ -12,12 +12,9 @@ from hal.codegen.kernels.layout import Shape, row_strides
 from hal.codegen.kernels.movement import copied, in_rows
 from hal.codegen.kernels.products import Triple
 from hal.plugin import dtypes
-from hal_cuda.driver import Convolution, Layout
-from hal_cuda.products import precision
+from hal_cuda.driver import ALIGNMENT, Convolution, Layout
+from hal_cuda.products import NARROW, precision
 from hal_cuda.runtime import CUDARuntime, address_of
-
-DTYPES = frozenset({dtypes.float16, dtypes.bfloat16, dtypes.float32})
-ALIGNMENT = 16  # bytes: what engines expect of addresses
 
 
 def by_cudnn(
@@ -32,7 +29,7 @@ def by_cudnn(
     """
     runtime, result = x.memory.runtime, {"x": x, "w": w, "y": y}[made]
     assert isinstance(runtime, CUDARuntime)
-    if not runtime.convolutions or x.dtype not in DTYPES or address_of(result) % ALIGNMENT:
+    if not runtime.convolutions or x.dtype not in NARROW or address_of(result) % ALIGNMENT:
         return False
     axes = max(axes, 2)
     given = {name: b if name == made else _readable(b) for name, b in (("x", x), ("w", w), ("y", y))}

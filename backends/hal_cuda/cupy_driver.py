@@ -14,6 +14,7 @@ from hal.plugin import Array
 from hal_cuda.driver import OPTIONS, Address, Convolution, Failure, Handle, Matrix, Properties, Refused
 
 if TYPE_CHECKING:
+    from hal_cuda.cublaslt_driver import CuBLASLt
     from hal_cuda.cudnn_driver import CuDNN
 
 TYPES = {"float16": 2, "bfloat16": 14, "float32": 0, "float64": 1}  # cudaDataType: CUDA_R_16F, R_16BF, R_32F, R_64F
@@ -39,6 +40,7 @@ class CuPyDriver:
         self._known: set[int] = set()
         self._groups: dict[tuple[int, ...], Any] = {}
         self._products: dict[tuple[int, int], Any] = {}
+        self._biased: dict[int, CuBLASLt] = {}
         self._convolutions: dict[tuple[int, int], CuDNN] = {}
 
     def _call(self, name: str, function: Any, *arguments: Any) -> Any:
@@ -235,6 +237,19 @@ class CuPyDriver:
             handle = self._products[ordinal, stream] = int(cublas.create())
             cublas.setStream(handle, stream)
         return int(handle)
+
+    def biases(self) -> str:
+        from hal_cuda.cublaslt_driver import version
+
+        return version()
+
+    def multiply_add(self, ordinal: int, *given: Any) -> bool:
+        from hal_cuda.cublaslt_driver import CuBLASLt
+
+        self._at(ordinal)
+        if ordinal not in self._biased:
+            self._biased[ordinal] = CuBLASLt()
+        return self._biased[ordinal].multiply(*given)
 
     # Convolutions.
 

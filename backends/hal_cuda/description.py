@@ -24,6 +24,7 @@ def describe(runtime: CUDARuntime) -> dict[str, str]:
         "memory": f"{bytes_text(found.memory)}, {bytes_text(pool.limit)} for tensors; cache: {bytes_text(found.cache)}",
         "in use": f"{used}, at most {peak}, {kept} kept for reuse",
         "convolutions": runtime.convolutions or "by columns and products (cuDNN: pip install 'hal-runtime[cudnn]')",
+        "biases": runtime.biases or "before products (within: pip install 'hal-runtime[nvmath]')",
         "float32 products": "rounded to TF32" if precision() == "tf32" else "in float32 (HAL_CUDA_TF32=1 is faster)",
         "programs": f"{runtime.programs.built} compiled, {runtime.programs.loaded} from {runtime.programs.folder()}",
     }

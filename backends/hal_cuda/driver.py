@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 from hal.plugin import Array
 
 OPTIONS = ("--std=c++17", "--fmad=false")  # of the compiler: fused kernels round as the ops one by one do
+ALIGNMENT = 16  # bytes: what cuDNN and cuBLASLt may take all addresses to be multiples of
+WORKSPACE = 32 << 20  # bytes that products with a bias work in: what NVIDIA advises for Hopper
 Handle = int  # of a stream, an event, a module, a function, a graph: what the libraries give out
 Address = int  # in the memory of a device, or of page-locked host memory
 
@@ -248,6 +250,33 @@ class Driver(Protocol):
             precision: `highest` or `tf32`: what float32 is rounded to before it is multiplied.
         """
 
+    def biases(self) -> str:
+        """What adds a bias while a product is written, with its version; "" where cuBLASLt's bindings are missing."""
+        ...
+
+    def multiply_add(
+        self,
+        ordinal: int,
+        dtype: str,
+        sizes: tuple[int, int, int],
+        a: Matrix,
+        b: Matrix,
+        out: Matrix,
+        batch: int,
+        bias: Address,
+        precision: str,
+        workspace: Address,
+        stream: Handle,
+    ) -> bool:
+        """Enqueue out = a b + bias, by cuBLASLt; False where it has no way to. Addresses are multiples of `ALIGNMENT`.
+
+        Args:
+            dtype: of all: float16, bfloat16 or float32.
+            bias: of m numbers, one for each row.
+            workspace: of `WORKSPACE` bytes.
+        """
+        ...
+
     # Convolutions.
 
     def convolutions(self) -> str:
@@ -259,7 +288,7 @@ class Driver(Protocol):
         ...
 
     def convolve(self, ordinal: int, plan: Any, addresses: Mapping[str, Address], workspace: Address) -> None:
-        """Enqueue a planned convolution: `addresses` of x, w, y and bias, multiples of 16."""
+        """Enqueue a planned convolution: `addresses` of x, w, y and bias, multiples of `ALIGNMENT`."""
 
     # Graphs.
 

@@ -1,4 +1,4 @@
-"""Products by cuBLAS, wherever strides are such that it can; else in tiles."""
+"""Products by cuBLAS, with a bias by cuBLASLt where it is installed; in tiles where strides are too odd for both."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from hal.codegen.kernels.buffer import Buffer
 from hal.codegen.kernels.products import Bias, Factor, Product, Triple, tiled
 from hal.plugin import dtypes
-from hal_cuda.driver import Matrix
+from hal_cuda.driver import ALIGNMENT, WORKSPACE, Matrix
 
 if TYPE_CHECKING:
     from hal_cuda.runtime import CUDARuntime
 
-BY_LIBRARY = frozenset({dtypes.float16, dtypes.bfloat16, dtypes.float32, dtypes.float64})
+NARROW = frozenset({dtypes.float16, dtypes.bfloat16, dtypes.float32})  # what cuDNN and cuBLASLt take
+BY_LIBRARY = NARROW | {dtypes.float64}
 
 
 def precision() -> str:
@@ -32,24 +33,40 @@ def multiply(runtime: CUDARuntime, label: str, given: Product) -> None:
     a, left = _readable(given.a, rows, terms, given)
     b, right = _readable(given.b, terms, columns, given)
     given = given._replace(a=a, b=b)
-    if given.bias is not None:
-        _put_bias(given, given.bias)
     out_dtype, itemsize = given.out_dtype or given.dtype, given.dtype.itemsize
     # Rows of ours are columns of cuBLAS's: what it is asked for is the transposed result, b' a'.
+    sizes, calls = (columns, rows, terms), []
     for first_a, first_b, first_out, step_a, step_b, count in _batches(given):
+        of_b = Matrix(b.memory.data + (b.offset + first_b) * itemsize, right[0], step_b, right[1])
+        of_a = Matrix(a.memory.data + (a.offset + first_a) * itemsize, left[0], step_a, left[1])
+        to = Matrix(out.memory.data + (out.offset + first_out) * out_dtype.itemsize, out.row, out.batch)
+        calls.append((of_b, of_a, to, count))
+    if given.bias is not None:
+        if len(calls) == 1 and _with_bias(runtime, given, given.bias, sizes, *calls[0]):
+            return
+        _put_bias(given, given.bias)
+    for matrices in calls:
         runtime.driver.multiply(
-            runtime.ordinal,
-            given.dtype.name,
-            out_dtype.name,
-            (columns, rows, terms),
-            Matrix(b.memory.data + (b.offset + first_b) * itemsize, right[0], step_b, right[1]),
-            Matrix(a.memory.data + (a.offset + first_a) * itemsize, left[0], step_a, left[1]),
-            Matrix(out.memory.data + (out.offset + first_out) * out_dtype.itemsize, out.row, out.batch),
-            count,
-            given.bias is not None,
-            precision(),
+            runtime.ordinal, given.dtype.name, out_dtype.name, sizes, *matrices, given.bias is not None, precision(),
             runtime.stream,
-        )
+        )  # fmt: skip
+
+
+def _with_bias(
+    runtime: CUDARuntime, given: Product, bias: Bias, sizes: tuple[int, int, int], b: Matrix, a: Matrix, out: Matrix,
+    count: int,
+) -> bool:  # fmt: skip
+    """Enqueue a product to which its bias is added as it is written, where cuBLASLt is there and does that."""
+    place = bias.memory.data + bias.offset * given.dtype.itemsize
+    even = bias.axis == 1 and bias.batch == 0 and (bias.stride == 1 or sizes[0] == 1)
+    aligned = not any(address % ALIGNMENT for address in (place, b.address, a.address, out.address))
+    known = given.dtype in NARROW and given.out_dtype in (None, given.dtype)
+    if not (runtime.biases and even and aligned and known):
+        return False
+    return runtime.driver.multiply_add(
+        runtime.ordinal, given.dtype.name, sizes, b, a, out, count, place, precision(), runtime.workspace(WORKSPACE),
+        runtime.stream,
+    )  # fmt: skip
 
 
 def _readable(x: Factor, rows: int, columns: int, given: Product) -> tuple[Factor, tuple[int, bool]]:

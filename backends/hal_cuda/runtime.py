@@ -171,6 +171,11 @@ class CUDARuntime(Runtime):
         return address
 
     @cached_property
+    def biases(self) -> str:
+        """What adds a bias while a product is written, or "" where results are filled with it first."""
+        return self.driver.biases()
+
+    @cached_property
     def convolutions(self) -> str:
         """What plans convolutions, or "" where all are made of columns and products."""
         return self.driver.convolutions()

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(unusable(), reason="the stand-in for a GPU needs
 @pytest.fixture
 def driver() -> OnCPU:
     """The host as a GPU with all libraries, on which nothing was done."""
-    return OnCPU(memory=64 * MIB, cudnn="cuDNN on the host")
+    return OnCPU(memory=256 * MIB, cudnn="cuDNN on the host", cublaslt="cuBLASLt on the host")
 
 
 @pytest.fixture
@@ -118,6 +118,31 @@ def test_a_convolution_that_fails_names_the_op(cuda: hal.Device, driver: OnCPU) 
     np.testing.assert_allclose(convolution(cuda), expected(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_a_bias_is_added_within_the_product(cuda: hal.Device, driver: OnCPU, dtype: str) -> None:
+    report = suite.run(cuda, ["composites"], in_process=True, cases=[f"*/linear/{dtype}/*"])
+    assert [f"{r.id}: {r.status}" for r in report.results if r.status != "native"] == []
+    assert (driver.calls["multiply_add"] > 2) == (dtype != "float64")
+    x, weight = (hal.tensor(RNG.normal(size=s), device=cuda, dtype=getattr(hal, dtype)) for s in ((5, 7), (8, 7)))
+    bias = hal.tensor(np.arange(9) * 100, device=cuda, dtype=getattr(hal, dtype))
+    for added in (bias[:8], bias[1:], bias[::2].repeat(2)[:8]):  # not all begin where cuBLASLt wants it
+        found = ops.linear(x, weight, added).float().cpu().numpy()
+        want = x.double().cpu().numpy() @ weight.double().cpu().numpy().T + added.double().cpu().numpy()
+        np.testing.assert_allclose(found, want, 1e-5 if dtype.startswith("float") and dtype != "float16" else 1e-2)
+    assert not driver.reports
+
+
+def test_where_cublaslt_has_no_algorithm_results_are_filled_with_the_bias_first(
+    cuda: hal.Device, driver: OnCPU, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight = hal.tensor(X[0, 0], device=cuda), hal.tensor(W[0].reshape(3, 9)[:, :5], device=cuda)
+    want = ops.linear(x, weight, hal.ones(3, device=cuda)).cpu().numpy()
+    assert (driver.calls["multiply_add"], driver.calls["multiply"]) == (1, 0)
+    monkeypatch.setattr(driver, "multiply_add", lambda *given: False)
+    np.testing.assert_allclose(ops.linear(x, weight, hal.ones(3, device=cuda)).cpu().numpy(), want, 1e-6)
+    assert driver.calls["multiply"] == 1
+
+
 def losses(driver: OnCPU, compiled: bool) -> list[float]:
     """A small network of convolutions that learns on a device."""
     with on_cpu(driver).devices()[0]:
@@ -139,16 +164,17 @@ def losses(driver: OnCPU, compiled: bool) -> list[float]:
         return [loss.item() for loss in found]
 
 
-def test_steps_with_cudnn_are_captured_and_learn_to_the_same_bits() -> None:
+def test_steps_with_the_libraries_are_captured_and_learn_to_the_same_bits() -> None:
     curves = []
     for compiled in (False, True):
-        driver = OnCPU(order="others first", cudnn="cuDNN on the host")
+        driver = OnCPU(order="others first", cudnn="cuDNN on the host", cublaslt="cuBLASLt on the host")
         curves.append(losses(driver, compiled))
         assert not driver.reports
         assert driver.calls["convolution"] == 5  # two forward, two by weights, one by images
         assert driver.launches["columns"] == driver.launches["images"] == 0
         assert (driver.calls["launch_graph"] > 0) == compiled
         assert (driver.calls["convolve"] < 5 * 6) == compiled
+        assert (0 < driver.calls["multiply_add"] < 6) == compiled
     np.testing.assert_allclose(curves[0], losses(OnCPU(), False), rtol=1e-4)
     assert curves[0] == curves[1]
     assert curves[0][-2] < curves[0][0]

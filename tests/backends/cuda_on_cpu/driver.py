@@ -22,14 +22,25 @@ from cuda_on_cpu.machine import UNWRITTEN, CompileError, DeviceMemory, Function,
 from cuda_on_cpu.streams import Event, Graph, Operation, Stream
 
 from hal.plugin import Array
-from hal_cuda.driver import Address, Convolution, Failure, Handle, Layout, Matrix, Properties, Refused
+from hal_cuda.driver import (
+    ALIGNMENT,
+    WORKSPACE,
+    Address,
+    Convolution,
+    Failure,
+    Handle,
+    Layout,
+    Matrix,
+    Properties,
+    Refused,
+)
 
 MOST_WAITING = 1024  # operations of a stream before the oldest are done, as on a GPU
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 MOST_THREADS = (1024, 1024, 64)
 ARGUMENT_BYTES = 4096
 SHARED_BYTES = 48 << 10
-WORKSPACE = 64  # bytes that a convolution works in
+SCRATCH = 64  # bytes that a convolution works in
 
 
 class OnCPU:
@@ -42,7 +53,7 @@ class OnCPU:
             all other streams do meanwhile, so that what is written over too early shows; `at once`.
         peers: whether devices read each other's memory.
         collectives: whether there is NCCL.
-        cudnn: what cuDNN says of itself; "" if it is not there.
+        cudnn, cublaslt: what these say of themselves; "" if they are not there.
 
     Attributes:
         calls: how often each method was called.
@@ -58,9 +69,11 @@ class OnCPU:
         peers: bool = True,
         collectives: bool = True,
         cudnn: str = "",
+        cublaslt: str = "",
     ) -> None:
         assert order in ("late", "others first", "at once")
-        self.devices, self.order, self.peers, self.collectives, self.cudnn = devices, order, peers, collectives, cudnn
+        self.devices, self.order, self.peers, self.collectives = devices, order, peers, collectives
+        self.cudnn, self.cublaslt = cudnn, cublaslt
         self.memory = DeviceMemory(devices, memory)
         self.calls: Counter[str] = Counter()
         self.launches: Counter[str] = Counter()
@@ -418,30 +431,64 @@ class OnCPU:
         stream: Handle,
     ) -> None:
         with self._call("multiply", "cublasGemmStridedBatchedEx", ordinal):
-            m, n, k = sizes
-            assert not out.swapped, "cuBLAS gives its result as it is"
-            given, made = np.dtype(TYPES[dtype]), np.dtype(TYPES[out_dtype])
-            if made != given and (made != np.float32 or given.itemsize != 2):
-                raise Failure("cublasGemmStridedBatchedEx", "CUBLAS_STATUS_NOT_SUPPORTED")
-            shapes = ((a, m, k, given), (b, k, n, given), (out, m, n, made))
-            for x, rows, columns, _ in shapes:
-                if x.lead < max(1, columns if x.swapped else rows):
-                    raise Failure("cublasGemmStridedBatchedEx", "CUBLAS_STATUS_INVALID_VALUE")
+            self._multiply(ordinal, (dtype, out_dtype), sizes, (a, b, out), batch, precision, stream, add=add)
 
-            def operation() -> None:
-                views = []
-                for x, rows, columns, kind in shapes:
-                    along, across = (x.lead, 1) if x.swapped else (1, x.lead)
-                    last = (batch - 1) * x.step + (rows - 1) * along + (columns - 1) * across
-                    if not self._checked(ordinal, "a product", (ordinal, x.address, (last + 1) * kind.itemsize)):
-                        return
-                    views.append(strided(x.address, kind, (batch, rows, columns), (x.step, along, across), last + 1))
-                left, right, result = views
-                with np.errstate(all="ignore"):  # what is no number is none on a GPU, too
-                    found = np.matmul(factor(left, precision), factor(right, precision))
-                    result[...] = found + result.astype(found.dtype) if add else found
+    def biases(self) -> str:
+        return self.cublaslt
 
-            self._enqueue("cublasGemmStridedBatchedEx", stream, operation)
+    def multiply_add(
+        self,
+        ordinal: int,
+        dtype: str,
+        sizes: tuple[int, int, int],
+        a: Matrix,
+        b: Matrix,
+        out: Matrix,
+        batch: int,
+        bias: Address,
+        precision: str,
+        workspace: Address,
+        stream: Handle,
+    ) -> bool:
+        with self._call("multiply_add", "cublasLtMatmul", ordinal):
+            assert dtype != "float64", "cuBLASLt adds no bias to float64"
+            if any(address % ALIGNMENT for address in (a.address, b.address, out.address, bias)):
+                raise Failure("cublasLtMatmul", "CUBLAS_STATUS_INVALID_VALUE")
+            more = {"bias": bias, "workspace": workspace}
+            self._multiply(ordinal, (dtype, dtype), sizes, (a, b, out), batch, precision, stream, **more)
+            return True
+
+    def _multiply(
+        self, ordinal: int, kinds: tuple[str, str], sizes: tuple[int, int, int], matrices: tuple[Matrix, ...],
+        batch: int, precision: str, stream: Handle, *, add: bool = False, bias: Address = 0, workspace: Address = 0,
+    ) -> None:  # fmt: skip
+        m, n, k = sizes
+        a, b, out = matrices
+        assert not out.swapped, "cuBLAS gives its result as it is"
+        given, made = (np.dtype(TYPES[kind]) for kind in kinds)
+        if made != given and (made != np.float32 or given.itemsize != 2):
+            raise Failure("cublasGemmStridedBatchedEx", "CUBLAS_STATUS_NOT_SUPPORTED")
+        shapes = ((a, m, k, given), (b, k, n, given), (out, m, n, made))
+        for x, rows, columns, _ in shapes:
+            if x.lead < max(1, columns if x.swapped else rows):
+                raise Failure("cublasGemmStridedBatchedEx", "CUBLAS_STATUS_INVALID_VALUE")
+        more = [(ordinal, bias, m * made.itemsize), (ordinal, workspace, WORKSPACE)] if bias else []
+
+        def operation() -> None:
+            views = []
+            for x, rows, columns, kind in shapes:
+                along, across = (x.lead, 1) if x.swapped else (1, x.lead)
+                last = (batch - 1) * x.step + (rows - 1) * along + (columns - 1) * across
+                if not self._checked(ordinal, "a product", (ordinal, x.address, (last + 1) * kind.itemsize), *more):
+                    return
+                views.append(strided(x.address, kind, (batch, rows, columns), (x.step, along, across), last + 1))
+            left, right, result = views
+            with np.errstate(all="ignore"):  # what is no number is none on a GPU, too
+                found = np.matmul(factor(left, precision), factor(right, precision))
+                found = found + result.astype(found.dtype) if add else found
+                result[...] = found + strided(bias, made, (m, 1), (1, 0), m).astype(found.dtype) if bias else found
+
+        self._enqueue("cublasGemmStridedBatchedEx", stream, operation)
 
     # Convolutions.
 
@@ -452,12 +499,12 @@ class OnCPU:
         with self._call("convolution", "cudnnBackendFinalize", ordinal):
             if wanted.bias and wanted.made != "y":
                 raise Refused("no engine adds a bias to a gradient")
-            return (wanted, stream), WORKSPACE
+            return (wanted, stream), SCRATCH
 
     def convolve(self, ordinal: int, plan: Any, addresses: Mapping[str, Address], workspace: Address) -> None:
         with self._call("convolve", "cudnnBackendExecute", ordinal):
             wanted, stream = plan
-            if any(a % 16 for a in addresses.values()):
+            if any(a % ALIGNMENT for a in addresses.values()):
                 raise Failure("cudnnBackendExecute", "CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER")
             shapes = {"x": wanted.x, "w": wanted.w, "y": wanted.y}
             if wanted.bias:
@@ -466,8 +513,8 @@ class OnCPU:
             places = [(ordinal, addresses[name], spanned(x) * kind.itemsize) for name, x in shapes.items()]
 
             def operation() -> None:
-                if self._checked(ordinal, "a convolution", *places, (ordinal, workspace, WORKSPACE)):
-                    ctypes.memset(workspace, UNWRITTEN, WORKSPACE)
+                if self._checked(ordinal, "a convolution", *places, (ordinal, workspace, SCRATCH)):
+                    ctypes.memset(workspace, UNWRITTEN, SCRATCH)
                     arrays = {name: strided(addresses[name], kind, *x, spanned(x)) for name, x in shapes.items()}
                     arrays[wanted.made][...] = convolved(wanted, arrays)
 
