@@ -130,7 +130,11 @@ def shared_with(array: Array, device: Device, origin: Origin) -> Tensor | None:
     spec = Spec(array.shape, dtypes.of(array.dtype))
     check_dtype(spec, device)
     buffer = device.backend.wrap(array, device)
-    return None if buffer is None else Tensor(buffer, spec, device, origin)
+    if buffer is None:
+        return None
+    out = Tensor(buffer, spec, device, origin)
+    out.storage.borrowed = out.storage.shown = True
+    return out
 
 
 def shape_of(who: str, size: tuple[Any, ...], by_name: Any = None) -> Shape:

@@ -49,7 +49,7 @@ def host_array(x: Tensor, who: str) -> Array:
     backend = device.backend
     if not backend.host_memory:
         report.note_sync(who, device, x.spec.nbytes)
-    else:
+    elif device is x.device:  # what only waits here is nobody's to see change
         shared = backend.expose(buffer, x.spec)
         if shared is not None:
             return shared
@@ -89,11 +89,11 @@ def numpy(x: Tensor, /, *, force: bool = False) -> Array:
 
     Source: torch.Tensor.numpy.
     """
-    if force:
-        return host_array(x, "numpy()")
-    if x.tracked:
+    if x.tracked and not force:
         raise GradientError("numpy() of a tensor that requires a gradient would lose it: use .detach().numpy()")
-    if not x.device.backend.host_memory:
+    if x.device.backend.host_memory:
+        _show(x)
+    elif not force:
         raise DeviceError(f"numpy() needs a tensor in host memory, this one is on {x.device}: use .cpu().numpy()")
     return host_array(x, "numpy()")
 
@@ -108,6 +108,13 @@ def as_array(x: Tensor, dtype: Any = None, copy: bool | None = None) -> Array:
             )
         return array.astype(dtype)
     return array.copy() if copy else array
+
+
+def _show(x: Tensor) -> None:
+    """Let others have the memory of a tensor: what lives elsewhere between calls of a plan comes back into it."""
+    if tracing.active() is None:
+        x.buffer  # noqa: B018  # who asks for it gets it back
+        x.storage.shown = True
 
 
 CPU_IN_DLPACK = 1  # kDLCPU: host memory, whoever's device it is
@@ -126,6 +133,7 @@ def dlpack(x: Tensor, **options: Any) -> Any:
         raise BufferError("DLPack cannot carry gradients: use .detach() first")
     if x.device.backend.host_memory:
         options.pop("stream", None)  # the host has none
+        _show(x)
         return host_array(x, "DLPack export").__dlpack__(**options)
     return _lent(x).__dlpack__(**options)
 

@@ -24,16 +24,17 @@ class Storage:
         buffer: the backend's; `Waiting` while the contents are elsewhere.
         version: counts changes of the contents; a gradient that saved a tensor checks it.
         generation: counts replacements of the buffer itself, after which views of it must be made again.
-        lent: whether others see this memory as well, so that the contents must stay in it.
+        borrowed: whether the memory is somebody else's, so that the contents must stay in it.
+        shown: whether somebody else was given it, who may change the contents without a new version.
     """
 
-    __slots__ = ("buffer", "generation", "lent", "version")
+    __slots__ = ("borrowed", "buffer", "generation", "shown", "version")
 
     def __init__(self, buffer: Any) -> None:
         self.buffer = buffer
         self.version = 0
         self.generation = 0
-        self.lent = False
+        self.borrowed = self.shown = False
 
 
 class Waiting:

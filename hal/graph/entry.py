@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,10 @@ from hal.graph import plan as plans
 from hal.graph.arenas import Arenas
 from hal.graph.graph import Graph, Value
 from hal.graph.host import Board
-from hal.graph.inputs import Argument, Earlier, Enter, State, entrance
+from hal.graph.inputs import NEW, Argument, Earlier, Enter, Source, State, entrance
 from hal.graph.plan import Plan
 from hal.graph.planner import plan_of
-from hal.graph.rewrite import optimized
+from hal.graph.rewrite import grouped, optimized, prepared, simplified
 from hal.graph.structure import mapped
 from hal.graph.trace import HostResult, Result, Trace
 from hal.inplace import assign
@@ -30,6 +30,8 @@ from hal.source import user_line
 from hal.spec import Spec
 from hal.tensor import Origin, Storage, Tensor, Waiting
 from hal.transfer import upload
+
+OFTEN = 30  # calls: state that is moved again within so many is fought for
 
 
 @dataclass(frozen=True)
@@ -52,27 +54,46 @@ class Options:
     arenas: Arenas = field(default_factory=Arenas, compare=False)
 
 
+def policy_of(options: Options) -> str:
+    """What decides where ops run: see `Options.policy`."""
+    return options.policy or str(placement.current())
+
+
 def planned(
-    graph: Graph, options: Options, owners: Sequence[int] | None = None, state: Collection[Value] = (), free: int = 0,
-    fresh: Collection[Value] = (),
+    graph: Graph, options: Options, sources: Sequence[Source] = (), owners: Sequence[int] | None = None,
+    free: int = 0, *, moves: bool = True,
 ) -> Plan:  # fmt: skip
     """The plan of a traced graph: rewritten, placed, and with its memory assigned.
 
     Args:
-        owners, state, free, fresh: see `optimized`.
+        sources: where its inputs come from, if it is run through an `entrance`.
+        owners: for each output a number that those have in common which may share memory; others must not.
+        free: how many outputs, the first ones, may be left on the device that made them.
+        moves: whether state may move from where it lives now, and what is new in each call from where it comes.
     """
-    policy = options.policy or str(placement.current())
-    plan = plan_of(optimized(graph, options.exact, policy, owners, state, free, fresh), options.arenas)
-    if policy == "follow":
-        return plan
-    from hal.schedule.queues import overlapped  # most programs have no use for these
-    from hal.schedule.trial import better_of
+    given = list(zip(graph.inputs, sources, strict=False))
+    earlier = {v for v, source in given if isinstance(source, Earlier)}
+    if policy_of(options) == "follow":
+        return plan_of(optimized(graph, options.exact, owners, earlier), options.arenas)
+    from hal.schedule.offers import Freedom, offers  # most programs have no use for these
+    from hal.schedule.placing import is_tight
+    from hal.schedule.trial import best_of
+    from hal.schedule.waiting import lives_on
 
-    with options.arenas.lock:  # both are tried
-        return better_of(
-            lambda: plan_of(optimized(graph, options.exact, "follow", owners, fresh=fresh), options.arenas),
-            overlapped(plan),
-        )
+    simple = simplified(graph, options.exact)
+
+    def written_for(device: Device | None) -> Graph:
+        return prepared(simple, options.exact, owners, earlier, device)
+
+    def plan(placed: Graph) -> Plan:
+        whole = placed if is_tight(placed) else grouped(placed, options.exact)  # in another order it might not fit
+        return plan_of(whole, options.arenas)
+
+    state = {v: lives_on(s.storage, v.device) for v, s in given if isinstance(s, State) and not s.storage.borrowed}
+    new = [v for v, source in given if isinstance(source, NEW)]
+    found = offers(written_for(None), Freedom(state, new, free, moves), written_for=written_for)
+    with options.arenas.lock:  # some are tried
+        return best_of(found, plan, {graph.inputs.index(v) for v in new})
 
 
 def _runner(plan: Plan) -> Callable[..., Any]:
@@ -93,33 +114,42 @@ class Entry:
 
     def __init__(self, found: Trace, options: Options, who: str, board: Board | None = None) -> None:
         self.trace = found
+        self.options = options
         self.who = who
         self.board = board or Board()
-        self.sources = list(zip(found.graph.inputs, found.sources, strict=True))
-        state = {v for v, source in self.sources if isinstance(source, State)}
-        kept = 0 if found.backward is None else found.backward.kept
-        free = len(found.graph.outputs) - kept - len(found.reads)
-        fresh = {v for v, source in self.sources if isinstance(source, Earlier)}
-        self.plan = planned(found.graph, options, found.owners, state, free, fresh)
         self.backward = None if found.backward is None else planned(found.backward.graph, options)
         self.origin = Origin(1, user_line())
         self.specs = [(v.spec, v.device) for v in found.graph.outputs]
         self.draws = tuple(found.draws.items())
         self.lock = options.arenas.lock
-        away = self.plan.graph.away
-        self.aside = {i: v.device for i, v in enumerate(self.plan.graph.results) if v in away}
-        source_of = dict(self.sources)
-        self.updates = [
-            (source_of[old], i, old.spec, old.device, self.aside.get(i))
-            for i, old in enumerate(found.graph.updates, len(found.graph.outputs))
-            if old not in self.plan.in_place
-        ]
         self.holders: dict[Storage, list[Tensor]] = {}  # who would keep a buffer that was replaced
         for tensor, storage, _ in found.taken.tensors:
             if tensor.parent is None:
                 self.holders.setdefault(storage, []).append(tensor)
-        self.touched = [source.storage for old in self.plan.in_place if isinstance(source := source_of[old], State)]
-        self.enter = self._entrance(self.plan.run)
+        self.calls, self.moved, self.again = 0, -OFTEN, 0  # those that looked where state is, which moved it, how soon
+        self._plan(moves=True)
+
+    def _plan(self, moves: bool) -> None:
+        """Make the plan, for where state lives now, and all that depends on it."""
+        found = self.trace
+        kept = 0 if found.backward is None else found.backward.kept
+        free = len(found.graph.outputs) - kept - len(found.reads)
+        self.plan = plan = planned(found.graph, self.options, found.sources, found.owners, free, moves=moves)
+        away = plan.graph.away
+        self.aside = {i: v.device for i, v in enumerate(plan.graph.results) if v in away}
+        inputs = list(zip(found.graph.inputs, plan.graph.inputs, found.sources, strict=True))
+        source_of = {v: source for v, _, source in inputs}
+        over = {v for v, taken, _ in inputs if taken in plan.in_place}
+        self.updates = [
+            (source_of[old], i, old.spec, old.device, self.aside.get(i))
+            for i, old in enumerate(found.graph.updates, len(found.graph.outputs))
+            if old not in over
+        ]
+        self.touched = [source.storage for v in over if isinstance(source := source_of[v], State)]
+        state = [(source.storage, v.spec, v.device, p.device) for v, p, source in inputs if isinstance(source, State)]
+        self.state = sorted(state, key=lambda one: one[2] is one[3])  # what goes away makes room for what comes back
+        self.moves = moves and policy_of(self.options) != "follow"
+        self.enter = self._entrance(plan.run)
 
     @property
     def plans(self) -> list[Plan]:
@@ -164,9 +194,7 @@ class Entry:
 
     def _entrance(self, run: Callable[..., Sequence[Any]]) -> Enter:
         """A function that runs the plan on what its inputs are now."""
-        away = self.plan.graph.away
-        waiting = [i for i, v in enumerate(self.plan.graph.inputs) if v in away]
-        return entrance(run, [source for _, source in self.sources], waiting)
+        return entrance(run, self.trace.sources, self.plan.graph)
 
     def _host_results(self, outs: Sequence[Any]) -> list[Any]:
         """What Python has on its board when everything has run."""
@@ -180,20 +208,26 @@ class Entry:
         return list(self.board.values)
 
     def _settle(self) -> None:
-        """Send to the host what waits there while the plan runs, and then bring back what does not."""
-        from hal.schedule.waiting import fetched, sent_away
+        """Let state be where the plan takes it."""
+        self.calls += 1
+        for storage, _, home, place in self.state:
+            now = storage.buffer
+            if (now.where if type(now) is Waiting else home) is not place:
+                break
+        else:
+            return
+        if self._moves_often() and self.moves:  # so it goes where the others want it
+            self._plan(moves=False)
+        from hal.schedule.waiting import bring
 
-        state = [
-            (v, source.storage, planned)
-            for (v, source), planned in zip(self.sources, self.plan.graph.inputs, strict=True)
-            if isinstance(source, State)
-        ]
-        for v, storage, planned in state:
-            if planned in self.plan.graph.away:
-                sent_away(storage, self.holders.get(storage, ()), v.spec, v.device, planned.device)
-        for _, storage, planned in state:
-            if planned not in self.plan.graph.away:
-                fetched(storage)
+        for storage, spec, home, place in self.state:
+            bring(storage, self.holders.get(storage, ()), spec, home, place)
+
+    def _moves_often(self) -> bool:
+        """Whether state had to be moved again soon after it was, twice: somebody else wants it elsewhere."""
+        self.again = self.again + 1 if self.calls - self.moved < OFTEN else 0
+        self.moved = self.calls
+        return self.again > 1
 
     def _put_aside(self, outs: list[Tensor]) -> None:
         from hal.schedule.waiting import put_aside
@@ -259,7 +293,7 @@ class Entry:
                 for i, x in zip(back.used, inputs, strict=True)
             ]
 
-        node = Recorded(_Compiled(self.who, gradient), inputs, results, {})  # type: ignore[arg-type]
+        node = Recorded(_Compiled(self.who, gradient), inputs, results, {})
         for i, out in enumerate(results):
             out.node, out.index, out.tracked = node, i, True
 

@@ -95,8 +95,7 @@ class Graph:
         outputs: what the call gives; inputs and constants may be among them, and one value may be so twice.
         constants: values that are the same on every call.
         updates: inputs whose memory gets a new value when everything has succeeded, with that value.
-        away: inputs and results that wait elsewhere between calls, since the device of their tensors is full: these
-            devices.
+        away: inputs that are taken, and results that are left, elsewhere than on the device of their tensors: that one.
     """
 
     inputs: tuple[Value, ...]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hal.device import Device
-from hal.graph.graph import Value
+from hal.graph.graph import Graph, Value
 from hal.op import Array
 from hal.plugin import Buffer
 from hal.spec import Spec
 from hal.tensor import Storage, Tensor
+from hal.transfer import contents, move
 
 
 @dataclass(frozen=True)
@@ -107,17 +109,60 @@ class Earlier:
 
 
 Source = Argument | State | GradientOf | Computed | Earlier
+NEW = Argument, Computed, Earlier  # in each call
 Enter = Callable[[Sequence[Tensor]], Sequence[Any]]
 
 
-def entrance(run: Callable[..., Sequence[Any]], sources: Sequence[Source], waiting: Collection[int] = ()) -> Enter:
+def entrance(run: Callable[..., Sequence[Any]], sources: Sequence[Source], graph: Graph | None = None) -> Enter:
     """A function of the tensors among the arguments that runs a plan on what its inputs are now: one expression.
 
     Args:
-        waiting: which sources are state that waits elsewhere than on its device.
+        graph: of the plan, if it may take inputs elsewhere than on the device of their tensors (`Graph.away`). State is
+            there already; what is new in each call is brought there.
     """
     scope: dict[str, Any] = {"run": run}
-    codes = [source.code(str(i), scope) for i, source in enumerate(sources)]
-    given = ", ".join(f"{code}.buffer" if i in waiting else code for i, code in enumerate(codes))
-    enter: Enter = eval(f"lambda leaves: run({given})", scope)
+    codes = []
+    for i, source in enumerate(sources):
+        if graph is None or graph.inputs[i] not in graph.away:
+            codes.append(source.code(str(i), scope))
+        elif isinstance(source, State):
+            codes.append(f"{source.code(str(i), scope)}.buffer")
+        else:
+            codes.append(_brought(source, graph.inputs[i], graph.away[graph.inputs[i]], str(i), scope))
+    enter: Enter = eval(f"lambda leaves: run({', '.join(codes)})", scope)
     return enter
+
+
+def _brought(source: Source, taken: Value, home: Device, name: str, scope: dict[str, Any]) -> str:
+    """An expression for the buffer of what is new in each call, on the device where a plan takes it."""
+    target, spec = taken.device, taken.spec
+    if isinstance(source, Computed):
+        return replace(source, device=target).code(name, scope)
+    if isinstance(source, Argument):
+        scope[f"b{name}"] = _Bringing(spec, target)
+        return f"b{name}(leaves[{source.index}])"
+    scope[f"b{name}"] = lambda buffer: move(buffer, spec, home, target)
+    return f"b{name}({source.code(name, scope)})"
+
+
+class _Bringing:
+    """Brings an argument to a device. It stays there for as long as the same tensor comes again, unchanged."""
+
+    def __init__(self, spec: Spec, target: Device) -> None:
+        self.spec, self.target = spec, target
+        self._there: tuple[weakref.ref[Tensor], tuple[object, ...], Buffer] | None = None
+
+    def __call__(self, x: Tensor) -> Buffer:
+        storage = x.storage
+        state = storage, storage.version, storage.generation, storage.shown
+        if self._there is not None and self._there[0]() is x and self._there[1] == state:
+            return self._there[2]
+        buffer, where = contents(x)
+        if where is self.target:
+            return buffer
+        buffer = move(buffer, self.spec, where, self.target)
+        self._there = None if storage.shown else (weakref.ref(x, self._forget), state, buffer)
+        return buffer
+
+    def _forget(self, _: object) -> None:
+        self._there = None

@@ -73,14 +73,14 @@ def _between(
 
 
 def _bring_back(sources: Iterable[Source]) -> None:
-    """Bring state back that waits on the host, since its device was full."""
+    """Bring state back that lives elsewhere between calls."""
     if not Waiting.ever:
         return
-    from hal.schedule.waiting import fetched  # most devices never are
+    from hal.schedule.waiting import brought_home  # most never is
 
     for source in sources:
         if isinstance(source, State):
-            fetched(source.storage)
+            brought_home(source.storage)
 
 
 class Part:
@@ -141,7 +141,7 @@ class Part:
         if self._plan is None:
             known = dict(self.sources)
             graph = _between(tuple(self.nodes), tuple(self.outputs), (*known, *self.earlier), dict(self.constants))
-            plan = planned(graph, replace(self.tree.options, exact=True), [KEPT] * len(graph.outputs))
+            plan = planned(graph, replace(self.tree.options, exact=True), owners=[KEPT] * len(graph.outputs))
             sources = [known[v] if v in known else Earlier(self.tree.kept, v) for v in graph.inputs]
             self._plan = replace(plan, end=str(self.cut)), sources
             self._enter = entrance(plan.run, sources)

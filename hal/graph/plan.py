@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from hal.device import Device
@@ -69,6 +69,7 @@ class Plan:
         run: called with the buffers of `graph.inputs`, gives those of `graph.results`. Calls of it must not overlap.
         in_place: the updates whose new value the last step writes straight over the old one; no other input is changed.
         end: of a part of a function that is split: the user's line, and what it asks for there.
+        tried: the plans among which it was chosen, itself first, and the seconds that a call of each took.
     """
 
     graph: Graph
@@ -77,6 +78,7 @@ class Plan:
     run: Callable[..., tuple[Any, ...]]
     in_place: frozenset[Value]
     end: str = ""
+    tried: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         devices = ", ".join(dict.fromkeys(str(step.device) for step in self.steps)) or "no device"

@@ -1,13 +1,15 @@
-"""Which rewrites run on a graph, in which order: simplifications, those of plugins, placement, then groupings."""
+"""Which rewrites run on a graph, in which order: simplifications, those of plugins, and when it is placed groupings."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from hal.device import Device
 from hal.graph.graph import Graph, Rewrite, Value
 from hal.graph.rewrites.algebra import algebra, rounding_algebra
 from hal.graph.rewrites.common import common_subexpressions
 from hal.graph.rewrites.dead import dead_code
+from hal.graph.rewrites.decomposition import decomposed
 from hal.graph.rewrites.folding import constant_folding
 from hal.graph.rewrites.fusion import elementwise_fusion
 from hal.graph.rewrites.joins import joins
@@ -30,34 +32,36 @@ def changes_rounding(rewrite: Rewrite) -> bool:
     return bool(getattr(rewrite, "changes_rounding", False))
 
 
-def optimized(
-    graph: Graph, exact: bool, policy: str, owners: Sequence[int] | None, state: Collection[Value] = (), free: int = 0,
-    fresh: Collection[Value] = (),
+def optimized(graph: Graph, exact: bool, owners: Sequence[int] | None = None, fresh: Collection[Value] = ()) -> Graph:
+    """The graph as it is planned where nothing is moved; see `prepared`."""
+    return grouped(prepared(simplified(graph, exact), exact, owners, fresh), exact)
+
+
+def prepared(
+    simple: Graph, exact: bool, owners: Sequence[int] | None = None, fresh: Collection[Value] = (),
+    device: Device | None = None,
 ) -> Graph:  # fmt: skip
-    """The graph as it will be planned.
+    """A simplified graph as it is placed.
 
     Args:
         exact: leave out what may change how results are rounded.
-        policy: `follow`: nodes stay where they are; `auto`: the scheduler places them.
         owners: for each output a number that those have in common which may share memory; others must not.
-        state: inputs that may wait elsewhere between calls, where a device is full.
-        free: how many outputs, the first ones, may do so too.
         fresh: inputs whose memory may be given away.
+        device: where all of it might be placed, so that it consists of what that device can run.
     """
-    graph = simplified(graph, exact)
-    graph = own_memory(graph, range(len(graph.outputs)) if owners is None else owners, fresh)
-    if policy != "follow":
-        from hal.schedule.placing import is_tight, placed  # the scheduler reads graphs, and is needed for `auto` only
-
-        graph = placed(graph, state=state, free=free)
-        if graph.away or is_tight(graph):  # in another order it might not fit
-            return graph
-    return _through(graph, GROUPINGS, exact)
+    if device is not None and (parts := decomposed(simple, device)) is not simple:
+        simple = simplified(parts, exact)
+    return own_memory(simple, range(len(simple.outputs)) if owners is None else owners, fresh)
 
 
 def simplified(graph: Graph, exact: bool) -> Graph:
-    """The graph after all rewrites that do not depend on devices."""
+    """The graph after the rewrites that depend neither on devices nor on whose memory results lie in."""
     return _through(graph, (*SIMPLIFICATIONS, *_of_plugins()), exact)
+
+
+def grouped(graph: Graph, exact: bool) -> Graph:
+    """The graph with nodes that run as one, on the devices where they are."""
+    return _through(graph, GROUPINGS, exact)
 
 
 def _through(graph: Graph, rewrites: Iterable[Rewrite], exact: bool) -> Graph:

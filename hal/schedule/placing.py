@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from math import inf
 from typing import Any
 
-from hal import config
 from hal.device import Device
 from hal.errors import OutOfMemoryError
 from hal.graph.graph import COPY, Graph, Group, Node, Value
-from hal.schedule.layout import RUN, DoesNotFit, makespan
-from hal.schedule.machine import Machine, candidates, here
+from hal.schedule.layout import RUN, DoesNotFit, Layout, makespan
+from hal.schedule.machine import Machine
 from hal.schedule.problem import NEVER, Datum, Problem, Task
 from hal.schedule.search import Placement, place
 from hal.tensor import CONSTANT, Tensor
@@ -22,6 +21,8 @@ from hal.tensor import CONSTANT, Tensor
 LEAST = 1e-12  # seconds of a task that costs nothing, so that it ends after it starts
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the state that could wait on the host: what is tried
 LOST = 1.0  # seconds of a task that no device can run: whoever runs it will say so
+Living = Mapping[Value, int]  # places of inputs and results between calls, where their tensors are elsewhere
+Movable = Sequence[frozenset[Value]]  # inputs and results that live in one place, whichever it is
 
 
 @dataclass(frozen=True)
@@ -41,69 +42,48 @@ class Placed:
     placement: Placement
 
 
-def placed(
-    graph: Graph, devices: Iterable[Device] | None = None, state: Collection[Value] = (), free: int = 0
-) -> Graph:
-    """The graph on the devices where it ends first. On one device alone it is given back as it is.
+def place_on(graph: Graph, machine: Machine, state: Collection[Value] = (), free: int = 0) -> Placed:
+    """The graph on a machine that has all of its devices, with its state where it is, or on the host.
 
     Args:
-        devices: that may be used (default: those of the policy, or all that are here).
         state: inputs that may wait on the host between calls, if their device is full.
         free: how many outputs, the first ones, may do so too.
 
     Raises:
         OutOfMemoryError: something needs more memory at once than its device has, and may run nowhere else.
     """
-    from hal.policy import placement
-
-    used = [v.device for v in (*graph.inputs, *graph.constants)] + [n.device for n in graph.nodes]
-    allowed = devices if devices is not None else placement.devices()
-    found = candidates(used) if allowed is None else list(dict.fromkeys([*used, *allowed]))
-    if len(found) == 1 and found[0].backend.max_memory(found[0]) is None:
-        return graph
-    result = place_on(graph, here(found), state, free)
-    if config.logs("placement"):
-        told = ", ".join(f"{c.name} {1e3 * c.seconds:.3g} ms" for c in result.placement.choices)
-        print(f"hal: placed {len(graph.nodes)} nodes: {result.placement.name}, of {told}", file=sys.stderr)
-    return result.graph
+    binding = Binding(graph, machine)
+    problem, living = with_room(binding, binding.movable(state, free), {})
+    found = binding.placement(problem)
+    return Placed(binding.applied(found.layout, living), machine, problem, found)
 
 
-def place_on(graph: Graph, machine: Machine, state: Collection[Value] = (), free: int = 0) -> Placed:
-    """The graph on a machine that has all of its devices.
-
-    Args:
-        state, free: see `placed`.
-
-    Raises:
-        OutOfMemoryError: something needs more memory at once than its device has, and may run nowhere else.
-    """
-    binding = _Binding(graph, machine)
-    problem = binding.problem()
-    if any(t and d != machine.host for d, t in enumerate(problem.tight)):
-        problem = _with_room(binding, binding.movable(state, free))
-    try:
-        found = place(problem, [str(d) for d in machine.devices])
-    except DoesNotFit as error:
-        raise binding.explained(error) from None
-    return Placed(binding.applied(found), machine, problem, found)
-
-
-def _with_room(binding: _Binding, movable: list[frozenset[Value]]) -> Problem:
-    """The problem in which as much of the state waits on the host as is best for where everything is now.
+def with_room(binding: Binding, movable: Movable, living: Living) -> tuple[Problem, Living]:
+    """The problem in which as much of the state waits on the host as is best for where everything is now, if it must.
 
     What waits takes copies in every call, what stays leaves less memory for what is computed. Of both, little is tried.
+
+    Args:
+        living: where state lives now.
     """
-    best: tuple[float, set[Value]] = (inf, {v for group in movable for v in group})
-    sizes = [sum(v.spec.nbytes for v in group) for group in movable]
+    problem, host = binding.problem(living), binding.machine.host
+    if not any(t and d != host for d, t in enumerate(problem.tight)):
+        return problem, living
+    groups = sorted((g for g in movable if all(binding.may_leave(v) for v in g)), key=binding.trouble)
+    sizes = [sum(v.spec.nbytes for v in group) for group in groups]
+    elsewhere = {v: place for v, place in living.items() if place != host}
+    tried = [living]
     for share in SHARES:
         held = accumulate(sizes, initial=0)
-        away = {v for group, before in zip(movable, held, strict=False) if before < share * sum(sizes) for v in group}
-        problem = binding.problem(away)
+        waits = {v: host for g, before in zip(groups, held, strict=False) if before < share * sum(sizes) for v in g}
+        tried.append({**elsewhere, **waits})
+    seconds = []
+    for one in tried:
+        problem = binding.problem(one)
         devices = problem.given or tuple(min(range(len(t.seconds)), key=t.seconds.__getitem__) for t in problem.tasks)
-        seconds = makespan(problem, devices, range(len(problem.tasks)))
-        if seconds < best[0]:
-            best = seconds, away
-    return binding.problem(best[1])
+        seconds.append(makespan(problem, devices, range(len(problem.tasks))))
+    best = min(range(len(tried)), key=seconds.__getitem__) if min(seconds) < inf else len(tried) - 1
+    return binding.problem(tried[best]), tried[best]
 
 
 def is_tight(graph: Graph) -> bool:
@@ -112,7 +92,7 @@ def is_tight(graph: Graph) -> bool:
     Then the order of its nodes is what keeps it within the limit.
     """
     whole: dict[Device, int] = {}
-    for v in graph.values():
+    for v in (*graph.values(), *graph.outputs):  # what the last call gave may still be held in the next
         whole[v.device] = whole.get(v.device, 0) + v.spec.nbytes
     limits = {d: d.backend.max_memory(d) for d in whole}
     return any(limit is not None and whole[d] > limit for d, limit in limits.items())
@@ -149,7 +129,9 @@ def _on(settings: Mapping[str, Any], device: Device) -> Mapping[str, Any]:
     return {**settings, "device": device} if "device" in settings else settings
 
 
-class _Binding:
+class Binding:
+    """A graph and a machine that has all of its devices."""
+
     def __init__(self, graph: Graph, machine: Machine) -> None:
         self.graph, self.machine = graph, machine
         self.places = {d: i for i, d in enumerate(machine.devices)}
@@ -163,7 +145,6 @@ class _Binding:
         values = list(graph.inputs) + [o for n in self.nodes for o in n.outputs]
         self.data = {v: i for i, v in enumerate(dict.fromkeys(values))}
         self.values = list(self.data)
-        self.away: Collection[Value] = ()
 
     def _sort_out(self) -> None:
         """Keep what computes, and the copies that the user asked for or is given."""
@@ -179,12 +160,15 @@ class _Binding:
     def _root(self, v: Value) -> Value:
         return self.same.get(v, v)
 
-    # What may wait.
+    # What may live elsewhere.
 
-    def movable(self, state: Collection[Value], free: int) -> list[frozenset[Value]]:
-        """Values that may wait on the host, in groups that do so together: those first that save most for their copies.
+    def movable(self, state: Collection[Value], free: int) -> Movable:
+        """Values that may live anywhere between calls, in groups that do so together.
 
-        What is updated waits with its new contents. On the device it would take the memory of both.
+        What is updated lives where its new contents do.
+
+        Args:
+            state, free: see `place_on`.
         """
         outputs = {self._root(v) for v in self.graph.outputs}
         fixed = {self._root(v) for v in self.graph.outputs[free:]}
@@ -195,17 +179,17 @@ class _Binding:
         found = []
         for root, group in groups.items():
             inputs = group & self.inputs
-            stays = root in fixed or not inputs <= set(state) or inputs & outputs or root not in self.data
-            if not stays and all(self._may_leave(v) for v in group):
+            if root in self.data and root not in fixed and inputs <= set(state) and not inputs & outputs:
                 found.append(frozenset(group))
-        return sorted(found, key=self._trouble)
+        return found
 
-    def _may_leave(self, v: Value) -> bool:
+    def may_leave(self, v: Value) -> bool:
+        """Whether the device of a value may be full, so that it would rather wait on the host."""
         place = self.places[v.device]
         return self.machine.units[place].memory < inf and place != self.machine.host
 
-    def _trouble(self, group: frozenset[Value]) -> float:
-        """Seconds of copies for each byte that is saved on the device."""
+    def trouble(self, group: frozenset[Value]) -> float:
+        """Seconds of copies from and to the host for each byte that is saved on the device."""
         seconds, saved = 0.0, 0
         for v in sorted(group, key=self.data.__getitem__):  # in any other order sums may differ in their last bits
             device = self.places[v.device]
@@ -216,36 +200,59 @@ class _Binding:
             saved += v.spec.nbytes
         return seconds / max(saved, 1)
 
+    def lived(self, movable: Movable, where: Mapping[Value, Device]) -> Living:
+        """Where groups live of which an input does live there."""
+        found: dict[Value, int] = {}
+        for group in movable:
+            for v in group & where.keys():
+                found |= dict.fromkeys(group, self.places[where[v]])
+        return {v: place for v, place in found.items() if place != self.places[v.device]}
+
+    def settled(self, devices: Sequence[int], movable: Movable, living: Living) -> Living:
+        """Where values live best if tasks run on these devices: where all do that touch any of their group."""
+        touched: dict[int, set[int]] = {}
+        for task, d in zip(self.tasks, devices, strict=True):
+            for x in (*task.inputs, *task.outputs):
+                touched.setdefault(x, set()).add(d)
+        found: dict[Value, int] = {}
+        for group in movable:
+            where = set[int]().union(*(touched.get(self.data[v], ()) for v in group))
+            place = where.pop() if len(where) == 1 else None
+            for v in group:
+                found[v] = living.get(v, self.places[v.device]) if place is None else place
+        return {v: place for v, place in found.items() if place != self.places[v.device]}
+
     # Into numbers.
 
-    def problem(self, away: Collection[Value] = ()) -> Problem:
-        """The graph in numbers.
-
-        Args:
-            away: inputs and results that wait on the host between calls.
-        """
-        self.away = away
-        ends = {self._root(v): self._end(v) for v in (*self.graph.outputs, *self.graph.updates.values())}
+    def problem(self, living: Living) -> Problem:
+        """The graph in numbers."""
+        results = (*self.graph.outputs, *self.graph.updates.values())
+        ends = {self._root(v): self._end(v, living) for v in results}
         data = tuple(
             Datum(
                 v.spec.nbytes,
-                (self.machine.host if v in away else self.places[v.device]) if v in self.inputs else None,
+                living.get(v, self.places[v.device]) if v in self.inputs else None,
                 ends.get(v) if v not in self.inputs else None,
             )
             for v in self.values
         )
-        tasks = tuple(self._task(n, p) for n, p in zip(self.nodes, self.pinned, strict=True))
         memory = [u.memory for u in self.machine.units]
         for v in self.graph.outputs:  # what the last call gave may still be held in the next
-            memory[self._end(v)] -= v.spec.nbytes
+            memory[self._end(v, living)] -= v.spec.nbytes
         for v in self.graph.constants:
             memory[self.places[v.device]] -= v.spec.nbytes
         given = tuple(self.places[n.device] for n in self.nodes)
-        able = all(task.seconds[d] < NEVER for task, d in zip(tasks, given, strict=True))
-        return Problem(tasks, data, tuple(memory), self.machine.routes(), self.machine.host, given if able else None)
+        able = all(task.seconds[d] < NEVER for task, d in zip(self.tasks, given, strict=True))
+        machine = self.machine
+        return Problem(self.tasks, data, tuple(memory), machine.routes(), machine.host, given if able else None)
 
-    def _end(self, v: Value) -> int:
-        return self.machine.host if self._root(v) in self.away else self.places[v.device]
+    def _end(self, v: Value, living: Living) -> int:
+        return living.get(self._root(v), self.places[v.device])
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """What the nodes take on each device."""
+        return tuple(self._task(n, p) for n, p in zip(self.nodes, self.pinned, strict=True))
 
     def _task(self, node: Node, pinned: bool) -> Task:
         inputs = tuple(self.data[r] for x in node.inputs if (r := self._root(x)) in self.data)
@@ -261,7 +268,18 @@ class _Binding:
     def _scratch(self, node: Node) -> int:
         return sum(o.spec.nbytes for n in node.op.graph.nodes for o in n.outputs) if isinstance(node.op, Group) else 0
 
-    def explained(self, error: DoesNotFit) -> OutOfMemoryError:
+    def placement(self, problem: Problem) -> Placement:
+        """The best placement that is found.
+
+        Raises:
+            OutOfMemoryError: none fits.
+        """
+        try:
+            return place(problem, [str(d) for d in self.machine.devices])
+        except DoesNotFit as error:
+            raise self._explained(error) from None
+
+    def _explained(self, error: DoesNotFit) -> OutOfMemoryError:
         """What does not fit, in the user's words."""
         from hal.source import describe
 
@@ -280,23 +298,23 @@ class _Binding:
 
     # Back into a graph.
 
-    def applied(self, found: Placement) -> Graph:
+    def applied(self, layout: Layout, living: Living) -> Graph:
         """The graph with devices and copies as they were chosen, its nodes in the order of the steps."""
         devices = self.machine.devices
         there: dict[tuple[int, int], Value] = {}
         away: dict[Value, Device] = {}
         given: dict[Value, Value] = {}
         for v in self.graph.inputs:
-            given[v] = Value(v.spec, devices[self.machine.host], v.name) if v in self.away else v
+            given[v] = Value(v.spec, devices[living[v]], v.name) if v in living else v
             there[self.data[v], self.places[given[v].device]] = given[v]
-            if v in self.away:
+            if v in living:
                 away[given[v]] = v.device
         constants: dict[Value, Tensor] = {}
         copied: dict[tuple[Value, Device], Value] = {}
         lines = {self.data[x]: n.where for n in reversed(self.nodes) for x in n.inputs if x in self.data}
         lines |= {self.data[o]: n.where for n in self.nodes for o in n.outputs}
         nodes: list[Node] = []
-        for step in found.layout.steps:
+        for step in layout.steps:
             device = devices[step.device]
             if step.kind != RUN:
                 source = there[step.what, step.source]
@@ -333,8 +351,8 @@ class _Binding:
             root = self._root(v)
             if root not in self.data:
                 return self._constant(root, v.device, constants, copied)
-            found = there[self.data[root], self._end(v)]
-            if root in self.away:
+            found = there[self.data[root], self._end(v, living)]
+            if root in living:
                 away[found] = v.device
             return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
@@ -235,14 +235,7 @@ def report(graph: Graph, machine: Machine, plan: Plan | None = None) -> PlanRepo
     steps: dict[Node, Step] = {} if plan is None else {s.node: s for s in plan.steps}
     reporting = _Reporting(graph, machine, told, plan, steps)
     rows = tuple(reporting.row(i, event) for i, event in enumerate(told.events))
-    notes = []
-    if graph.away:
-        held = {v: d for v, d in graph.away.items() if v in graph.inputs or v in graph.outputs}
-        full = ", ".join(dict.fromkeys(map(str, held.values())))
-        nbytes = sum(v.spec.nbytes for v in held)
-        notes.append(
-            f"{len(held)} tensors of state ({size(nbytes)}) wait on the host between calls, since {full} is full"
-        )
+    notes = [*_tried(plan), *_elsewhere(graph)]
     evicted = [r.moved for r in rows if r.how == "evict"]
     if evicted:
         notes.append(f"{len(evicted)} tensors ({size(sum(evicted))}) make room on a full device and wait on the host")
@@ -250,6 +243,27 @@ def report(graph: Graph, machine: Machine, plan: Plan | None = None) -> PlanRepo
         rows, told.seconds, machine.name, told.busy, told.moved, {str(d): n for d, n in told.peak.items()},
         {str(u.device): u.memory for u in machine.units if u.memory < inf}, told.bottleneck, tuple(notes),
     )  # fmt: skip
+
+
+def _tried(plan: Plan | None) -> Iterator[str]:
+    """Which plans were tried, and what a call of each took."""
+    if plan is not None and plan.tried:
+        took = [f"{name} {duration(t) if isfinite(t) else 'failed'}" for name, t in plan.tried.items()]
+        yield f"tried when it was made: {', '.join(took)}; the first was taken"
+
+
+def _elsewhere(graph: Graph) -> Iterator[str]:
+    """What is elsewhere than its tensors are, between calls and when one begins."""
+    for values, told in (
+        (graph.inputs, "live on {} between calls, or are brought there when one begins, and not on {}"),
+        (graph.outputs, "are left on {} until somebody wants them on {}"),
+    ):
+        found: dict[str, list[int]] = {}
+        for v in dict.fromkeys(v for v in values if v in graph.away):
+            found.setdefault(told.format(v.device, graph.away[v]), []).append(v.spec.nbytes)
+        for where, sizes in found.items():
+            what = "inputs" if values is graph.inputs else "results"
+            yield f"{len(sizes)} {what} ({size(sum(sizes))}) {where}"
 
 
 class _Reporting:

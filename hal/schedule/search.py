@@ -97,7 +97,7 @@ def _candidates(problem: Problem, names: Sequence[str]) -> Iterator[tuple[str, A
         yield "follow", (problem.given, first)
     totals = []
     for d in range(len(names)):
-        fixed = _mostly(problem, d)
+        fixed = mostly(problem, d)
         totals.append((sum(task.seconds[e] for task, e in zip(problem.tasks, fixed, strict=True)), d, fixed))
     totals.sort()
     few = len(problem.tasks) <= FEW
@@ -112,7 +112,7 @@ def _candidates(problem: Problem, names: Sequence[str]) -> Iterator[tuple[str, A
         yield f"looking ahead (copies x {weight:g})", list_schedule(problem, order, ahead)
 
 
-def _mostly(problem: Problem, d: int) -> tuple[int, ...]:
+def mostly(problem: Problem, d: int) -> tuple[int, ...]:
     """Everything on one device, except what it cannot run: that goes where it is quickest."""
     return tuple(
         d if task.seconds[d] < NEVER else min(range(len(task.seconds)), key=task.seconds.__getitem__)

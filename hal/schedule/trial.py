@@ -1,74 +1,119 @@
-"""Tries a plan of several devices before it is used: predictions err, and devices may share one processor.
+"""Tries plans before one is used: predictions err, and devices may share one processor.
 
-Both plans run a few times, in turn, on ones (and zeros for whole numbers); nothing that they compute is kept. So `auto`
-is never much slower than leaving everything where it is, whatever was predicted.
+All run a few times, in turn, on ones (and zeros for whole numbers); nothing that they compute is kept, and no state is
+touched. So `auto` is never much slower than the best of what was tried, whatever was predicted.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
 
 from hal import config
-from hal.errors import HalError, OutOfMemoryError
+from hal.errors import HalError
+from hal.graph.graph import Graph
 from hal.graph.plan import Plan
-from hal.schedule.placing import is_tight
+from hal.schedule.offers import Offer
+from hal.schedule.queues import overlapped
 from hal.schedule.search import WORTH
+from hal.transfer import move
 
-WARM, TRIES = 2, 4  # calls of each plan that do not count (the first one takes memory), and that do
+WARM = 2  # calls of each plan that do not count: the first one takes memory, and may compile
+TRIES = 4, 24  # calls that do: at least, and at most
+ENOUGH = 0.2  # seconds of them after which there are no more
+FAR = 3.0  # times the quickest plan's second call: what takes longer is not tried again
 
 
-def better_of(follow: Callable[[], Plan], auto: Plan) -> Plan:
-    """The plan that the scheduler made if it is really quicker than one where nothing is moved, else that one.
+def best_of(offers: Sequence[Offer], plan_of: Callable[[Graph], Plan], fresh: Collection[int] = ()) -> Plan:
+    """The plan that is really quickest. The first one is kept unless another is quicker by more than times differ.
 
     Args:
-        follow: makes the other plan; asked only if there is something to compare.
+        plan_of: makes a plan of an offer's graph.
+        fresh: which inputs are new in each call, so that they come to where the plan takes them in each call.
     """
-    if auto.graph.away or is_tight(auto.graph):  # where nothing is moved it would not fit
-        return auto
-    other = follow()
-    devices = [s.device for s in other.steps]
-    if len(set(devices)) < 2 and devices == [s.device for s in auto.steps]:
-        return other
-    try:
-        inputs = [(_numbers(plan), plan) for plan in (other, auto)]
-        times = _times([lambda given=given, plan=plan: _run(plan, given) for given, plan in inputs])  # type: ignore[misc]
-    except OutOfMemoryError:  # no room to try it beside what there is
-        return auto
-    except HalError:  # something cannot take such numbers
-        return other
+    first = plan_of(offers[0].graph)
+    if len(offers) == 1:
+        return overlapped(first)
+    tried: list[tuple[Offer, Plan]] = []
+    runs: list[Callable[[], None]] = []
+    for offer in offers:
+        try:
+            plan = overlapped(first if offer is offers[0] else plan_of(offer.graph))
+            runs.append(_run(plan, fresh))
+        except HalError as error:  # no room to try it beside what there is, or a kernel that cannot be made
+            if offer is offers[0]:
+                return overlapped(first)
+            _say(f"{offer.name} was not tried: {error}")
+            continue
+        tried.append((offer, plan))
+    times = _times(runs)
+    best = min(range(len(tried)), key=times.__getitem__)
+    if not times[best] < WORTH * times[0]:
+        best = 0
+    order = [best, *[i for i in range(len(tried)) if i != best]]
+    _say(f"tried, the best first: {', '.join(_told(tried[i][0], times[i]) for i in order)}")
+    return replace(tried[best][1], tried={tried[i][0].name: times[i] for i in order})
+
+
+def _told(offer: Offer, seconds: float) -> str:
+    took = f"{1e3 * seconds:.3g} ms" if isfinite(seconds) else "failed"
+    return f"{offer.name} {took} (predicted {1e3 * offer.seconds:.3g} ms)"
+
+
+def _say(what: str) -> None:
     if config.logs("placement"):
-        told = ", ".join(f"{name} {1e3 * t:.3g} ms" for name, t in zip(("follow", "auto"), times, strict=True))
-        print(f"hal: tried: {told}", file=sys.stderr)
-    return auto if times[1] < WORTH * times[0] else other
+        print(f"hal: {what}", file=sys.stderr)
 
 
-def _numbers(plan: Plan) -> list[Any]:
-    found = []
-    for v in plan.graph.inputs:
+def _run(plan: Plan, fresh: Collection[int]) -> Callable[[], None]:
+    """A call of a plan on numbers, with the copies of what is new in each call, until all is done."""
+    inputs, homes = plan.graph.inputs, [plan.graph.away.get(v, v.device) for v in plan.graph.inputs]
+    given = []
+    for i, v in enumerate(inputs):
         make = np.ones if v.spec.dtype.is_inexact else np.zeros  # whole numbers may be indices
-        found.append(v.device.backend.upload(make(v.spec.shape, v.spec.dtype.numpy), v.device))
-    return found
+        device = homes[i] if i in fresh else v.device
+        given.append(device.backend.upload(make(v.spec.shape, v.spec.dtype.numpy), device))
+    moved = [i for i in fresh if homes[i] is not inputs[i].device]
+    devices = {v.device for v in plan.graph.results}
+
+    def run() -> None:
+        here = list(given)
+        for i in moved:
+            here[i] = move(given[i], inputs[i].spec, homes[i], inputs[i].device)
+        results = plan.run(*here)
+        for device in devices:
+            device.backend.synchronize(device)
+        del results
+
+    return run
 
 
-def _run(plan: Plan, given: list[Any]) -> None:
-    results = plan.run(*given)
-    for device in {v.device for v in plan.graph.results}:
-        device.backend.synchronize(device)
-    del results
-
-
-def _times(runs: list[Callable[[], None]]) -> list[float]:
-    """The least time of each, run in turn."""
-    least = [float("inf")] * len(runs)
-    for attempt in range(WARM + TRIES):
-        for i, run in enumerate(runs):
+def _times(runs: Sequence[Callable[[], Any]]) -> list[float]:
+    """The least time of each, run in turn; infinite of what fails. What is far behind is not run to the end."""
+    least = [inf] * len(runs)
+    going = set(range(len(runs)))
+    spent = 0.0
+    for attempt in range(WARM + TRIES[1]):
+        for i in sorted(going):
             start = time.perf_counter()
-            run()
-            if attempt >= WARM:
-                least[i] = min(least[i], time.perf_counter() - start)
+            try:
+                runs[i]()
+            except HalError:  # something cannot take such numbers
+                least[i] = inf
+                going.discard(i)
+                continue
+            seconds = time.perf_counter() - start
+            if attempt + 1 >= WARM:
+                least[i] = min(least[i], seconds)
+                spent += seconds
+        quickest = min(least)
+        going -= {i for i in going if least[i] > FAR * quickest}
+        if len(going) < 2 or (attempt + 1 >= WARM + TRIES[0] and spent > ENOUGH):
+            break
     return least

@@ -1,14 +1,19 @@
-"""Lets state wait on the host while its device is full: where it goes, and how it comes back."""
+"""Lets state live on another device than its tensors say, for as long as plans want it there: how it goes and comes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from hal.device import Device
 from hal.spec import Spec
 from hal.tensor import Storage, Tensor, Waiting
 from hal.transfer import move
+
+
+def lives_on(storage: Storage, home: Device) -> Device:
+    """The device that has the contents of a storage now, whose tensors are on `home`."""
+    now = storage.buffer
+    return now.where if type(now) is Waiting else home
 
 
 def put_aside(storage: Storage, holders: Iterable[Tensor], waiting: Waiting) -> None:
@@ -19,18 +24,21 @@ def put_aside(storage: Storage, holders: Iterable[Tensor], waiting: Waiting) -> 
         tensor._buffer = None
 
 
-def sent_away(storage: Storage, holders: Sequence[Tensor], spec: Spec, home: Device, where: Device) -> Any:
-    """The buffer on `where` with the contents of a storage, which wait there from now on."""
+def bring(storage: Storage, holders: Sequence[Tensor], spec: Spec, home: Device, where: Device) -> None:
+    """Let the contents of a storage, whose tensors are on `home`, be on `where` from now on."""
+    source = lives_on(storage, home)
+    if source is where:
+        return
     now = storage.buffer
-    buffer, source = (now.buffer, now.where) if type(now) is Waiting else (now, home)
-    if source is not where:
-        buffer = move(buffer, spec, source, where)
+    buffer = move(now.buffer if type(now) is Waiting else now, spec, source, where)
+    if where is home:
+        storage.buffer = buffer  # tensors ask for it again: nobody has had it since it went
+    else:
         put_aside(storage, holders, Waiting(buffer, where, spec, home))
-    return buffer
 
 
-def fetched(storage: Storage) -> None:
-    """Bring the contents of a storage back, if they wait."""
+def brought_home(storage: Storage) -> None:
+    """Bring the contents of a storage back, if they are elsewhere."""
     if type(storage.buffer) is Waiting:
         storage.buffer = storage.buffer.back()
 
@@ -45,4 +53,4 @@ def make_room(tensors: Iterable[Tensor]) -> None:
         if tensor.parent is None and tensor.device.backend.max_memory(tensor.device) is not None:
             holders.setdefault(tensor.storage, []).append(tensor)
     for storage, those in holders.items():
-        sent_away(storage, those, those[0].spec, those[0].device, host)
+        bring(storage, those, those[0].spec, those[0].device, host)
