@@ -7,6 +7,7 @@ g++: a library that stands in for the driver's, and answers that there is no GPU
 cuDNN documents as ahead-of-time compilation without a device; nothing is run, and nothing is said of speed.
 """
 
+# ruff: noqa: E402  # what is imported is found in the folders that come first
 from __future__ import annotations
 
 import ctypes
@@ -24,9 +25,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "backends")]
 
-from hal.codegen.kernels.layout import Shape, row_strides  # noqa: E402
-from hal_cuda.cudnn_driver import planned  # noqa: E402
-from hal_cuda.driver import Convolution, Layout, Refused  # noqa: E402
+from hal.codegen.kernels.layout import Shape, row_strides
+from hal_cuda.cudnn_driver import planned
+from hal_cuda.driver import Convolution, Layout, Refused
 
 # What NVIDIA publishes of three GPUs, by the names that cuDNN's own descriptions have.
 COMMON = {
@@ -141,7 +142,7 @@ def main() -> None:
     quiet = os.dup(2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # cuDNN names every function that the stand-in does not have
     load_libraries()
-    import cudnn  # pyright: ignore[reportMissingImports]
+    import cudnn
 
     versions = f"cuDNN {cudnn.backend_version_string()}, front end {metadata.version('nvidia-cudnn-frontend')}"
     print("# Which engines cuDNN has for HAL's convolutions\n")
