@@ -31,7 +31,8 @@ class Decision:
     """How one op runs on one device for one tuple of specs and settings.
 
     Attributes:
-        kernel: for the usual case, the backend's function; else None, and `execute` does it.
+        kernel: for the usual case, the backend's function; else None, and `execute` does it. Where both are there, the
+            kernel is for calls, and `execute` for what is traced.
         spec: of the one result; None when there are several.
         specs: of all results.
         settings: all of them, defaults filled in.
@@ -114,6 +115,8 @@ def _decide(op: Op, device: Device, specs: tuple[Spec, ...], settings: Settings)
     decision = Decision(op, outs, single, full, kernel)
     if kernel is not None:
         decision.kernel = backend.prepare(op, kernel, specs, outs, full)
+        if kernel.alone and op.decompose is not None:
+            decision.execute = _decomposed(decision)
         _log_decision(op, device, specs, decision)
         return decision
     if foreign:

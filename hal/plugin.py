@@ -55,11 +55,14 @@ class Kernel:
     Attributes:
         when: asked about specs and settings before anything runs; None means always.
         out: whether `run` can be given `out=buffer` to write into (a tuple for several results).
+        alone: whether it is for single calls: a compiled graph has the op's decomposition instead, whose parts join
+            groups with what stands before and behind.
     """
 
     run: Callable[..., Any]
     when: When | None = None
     out: bool = False
+    alone: bool = False
 
 
 class Kernels:
@@ -68,16 +71,19 @@ class Kernels:
     def __init__(self) -> None:
         self._by_op: dict[str, list[Kernel]] = {}
 
-    def register(self, op: Op, *, when: When | None = None, out: bool = False) -> Callable[[Function], Function]:
+    def register(
+        self, op: Op, *, when: When | None = None, out: bool = False, alone: bool = False
+    ) -> Callable[[Function], Function]:
         """Decorate `kernel(*buffers, **settings) -> buffer` as a way to run `op`.
 
         Args:
             when: `when(*specs, **settings)`, true where the kernel can take the call. Default: everywhere.
             out: the kernel also takes `out=`, a buffer of the result's spec that it writes into and returns.
+            alone: it is for single calls; see `Kernel`.
         """
 
         def keep(function: Function) -> Function:
-            self._by_op.setdefault(op.name, []).insert(0, Kernel(function, when, out))
+            self._by_op.setdefault(op.name, []).insert(0, Kernel(function, when, out, alone))
             return function
 
         return keep

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hal.codegen.expressions import NoExpression, Writer, literal
+from hal.codegen.trace import Symbol, TracedCall, traced
 from hal.dtypes import DType
 from hal.errors import SettingError, ShapeError
 from hal.graph.graph import Node, Value
@@ -29,10 +30,10 @@ class Chain:
 
     def __init__(
         self,
-        nodes: Sequence[Node],
-        inputs: Sequence[Value],
-        outputs: Sequence[Value],
-        numbers: Mapping[Value, Any] | None = None,
+        nodes: Sequence[Node | TracedCall],
+        inputs: Sequence[Value | Symbol],
+        outputs: Sequence[Value | Symbol],
+        numbers: Mapping[Any, Any] | None = None,
         shape: Shape | None = None,
     ) -> None:
         """`numbers` are values that are the same on every call; `shape` is that of the outputs if it is not given."""
@@ -69,7 +70,7 @@ class Chain:
             prefix: of the variables that are declared.
         """
         writer = Writer(prefix)
-        known: dict[Value, str] = dict(zip(self.inputs, names, strict=True))
+        known: dict[Value | Symbol, str] = dict(zip(self.inputs, names, strict=True))
         known |= {v: literal(number, v.spec.dtype) for v, number in self.numbers.items()}
         for node in self.nodes:
             operands = [known[x] for x in node.inputs]
@@ -85,3 +86,15 @@ class Chain:
                 raise NoExpression("a group within a group")
             known |= dict(zip(node.outputs, results, strict=True))
         return writer.lines, [known[v] for v in self.outputs]
+
+
+def chain_of(function: Callable[..., Any], specs: Sequence[Spec], shape: Shape | None = None) -> Chain:
+    """The chain that a function of tensors is, which calls elementwise ops only.
+
+    Raises:
+        NoExpression: it calls others.
+    """
+    found = traced(function, specs)
+    symbols = {x for call in found.calls for x in call.inputs} | set(found.outputs)
+    numbers = {x: x.value for x in symbols if x.value is not None}
+    return Chain(found.calls, found.inputs, found.outputs, numbers, shape)

@@ -16,15 +16,16 @@ class Fold:
 
     Attributes:
         state: the type and first value of each variable.
-        step: takes the element `{x}`, which is number `{i}` of those that are reduced, into the state.
+        step: takes the element `{x}`, which is number `{i}` of those that are reduced, into the state. Where several
+            arrays are reduced together, the elements of the others are `{x1}`, `{x2}`, …
         merge: takes the other state into this one.
-        result: the value of the result, of which `{n}` elements were reduced.
+        results: the values of the results, of which `{n}` elements were reduced.
     """
 
     state: tuple[tuple[str, str], ...]
     step: str
     merge: str
-    result: str = "{a0}"
+    results: tuple[str, ...] = ("{a0}",)
 
 
 def _simple(kind: str, first: str, update: str, result: str = "{a0}") -> Fold:
@@ -33,7 +34,7 @@ def _simple(kind: str, first: str, update: str, result: str = "{a0}") -> Fold:
         ((kind, first),),
         "{a0} = " + update.format(a="{a0}", x="{x}") + ";",
         "{a0} = " + update.format(a="{a0}", x="{b0}") + ";",
-        result,
+        (result,),
     )
 
 
@@ -58,7 +59,7 @@ def _extreme(name: str, dtype: DType, largest: bool) -> Fold:
     )
     same = "({b0} == {a0} || ({b0} != {b0} && {a0} != {a0})) && {b1} < {a1}"
     merge = "if ({b1} >= 0 && ({a1} < 0 || " + better.replace("{n0}", "{b0}") + " || (" + same + "))) "
-    return Fold(((kind, first), ("i64", "-1")), step, merge + "{ {a0} = {b0}; {a1} = {b1}; }", "{a1}")
+    return Fold(((kind, first), ("i64", "-1")), step, merge + "{ {a0} = {b0}; {a1} = {b1}; }", ("{a1}",))
 
 
 def fold_of(op: Op, dtype: DType, out: DType) -> Fold | None:
@@ -85,3 +86,50 @@ def fold_of(op: Op, dtype: DType, out: DType) -> Fold | None:
         case "min" | "argmin":
             return _extreme(op.name, dtype, False)
     return None
+
+
+def sums(count: int, dtype: DType) -> Fold:
+    """The sums of several arrays in one pass; results: the sums, and then the means."""
+    kind, each = value_type(dtype), range(count)
+    return Fold(
+        tuple((kind, "0") for _ in each),
+        " ".join(f"{{a{k}}} += {{x{k or ''}}};" for k in each),
+        " ".join(f"{{a{k}}} += {{b{k}}};" for k in each),
+        (*(f"{{a{k}}}" for k in each), *(f"{{a{k}}} / ({kind}){{n}}" for k in each)),
+    )
+
+
+# Of n elements: their number, the first of them (k), the sums of x - k and of its square, and the sum of x. Since k
+# is one of the elements, what cancels when the variance is taken out of the sums is at most n + 1 times the variance,
+# and n is small: lanes, blocks and parts become one as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise
+# Algorithm for Computing Sample Variances" (1979), after which the sum of x - k is zero and k the mean. The mean that
+# is told is the sum divided by n: where it is small beside the elements, k has been rounded too often.
+_MOMENTS_STEP = """{ {a1} = {a0} == 0 ? {x} : {a1}; {a0} += 1;
+    const @T away_ = {x} - {a1}; {a2} += away_; {a3} += away_ * away_;
+    {a4} += {x}; }"""
+_MOMENTS_MERGE = """{
+    const @T r_ = {a0} > 0 ? 1 / {a0} : 0, s_ = {b0} > 0 ? 1 / {b0} : 0;
+    const @T mean_ = {a1} + {a2} * r_, all_ = {a0} + {b0};
+    const @T apart_ = {b1} + {b2} * s_ - mean_, share_ = all_ > 0 ? {b0} / all_ : 0;
+    {a3} = ({a3} - {a2} * ({a2} * r_)) + ({b3} - {b2} * ({b2} * s_)) + apart_ * apart_ * {a0} * share_;
+    {a1} = mean_ + apart_ * share_; {a2} = 0; {a0} = all_; {a4} += {b4};
+}"""
+
+
+def moments(dtype: DType, correction: float | None = None) -> Fold:
+    """Mean and variance in one pass.
+
+    Args:
+        correction: by how much less than n the sum of squares is divided by; by default by n, or 1 if n is 0.
+    """
+    kind = value_type(dtype)
+    squares = "({a3} - {a2} * ({a0} > 0 ? {a2} / {a0} : 0))"
+    if correction is None:
+        divisor = "({n} > 0 ? (@T){n} : 1)"
+    else:
+        less = f"(@T)({{n}} - {literal(correction, dtypes.float64 if kind == 'f64' else dtypes.float32)})"
+        divisor = f"({less} > 0 ? {less} : 0)"
+    results = ("({n} > 0 ? {a4} / (@T){n} : 0)", f"({squares} < 0 ? 0 : {squares}) / {divisor}")
+    texts = (text.replace("@T", kind) for text in (_MOMENTS_STEP, _MOMENTS_MERGE, *results))
+    step, merge, *made = texts
+    return Fold(((kind, "0"),) * 5, step, merge, tuple(made))

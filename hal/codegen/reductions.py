@@ -14,7 +14,6 @@ from hal.codegen.expressions import loaded, memory_type, stored, value_type
 from hal.codegen.folds import Fold
 from hal.codegen.loops import INDEX, ITEMS, LARGEST, prod_of
 from hal.codegen.target import Target
-from hal.dtypes import DType
 
 BLOCK = 4096  # elements after which the lanes become one
 WIDTH = 64  # neighbouring results that an item of a serial target reduces together, where those lie side by side
@@ -39,24 +38,22 @@ class Walk:
 
 
 class Reduction:
-    """A chain, a fold of its result over some axes, and a chain on what comes out.
+    """A chain, a fold of its results over some axes, and a chain on what comes out.
 
     Attributes:
-        before: its one output is reduced.
+        before: its outputs are reduced.
         fold: how.
-        kind: the dtype of what the fold gives.
-        after: its first input is the reduced value; others lie as the results do.
+        after: its first inputs are what the fold gives; others lie as the results do.
     """
 
-    def __init__(self, before: Chain, fold: Fold, kind: DType, after: Chain, target: Target) -> None:
+    def __init__(self, before: Chain, fold: Fold, after: Chain, target: Target) -> None:
         self.before = before
         self.fold = fold
-        self.kind = kind
         self.after = after
         self.target = target
         self.narrow = not target.serial and prod_of(before) <= LARGEST  # GPUs divide integers of 64 bits in software
         self.count = len(before.inputs)
-        self.extra = len(after.inputs) - 1
+        self.folded = len(fold.results)
 
     # Pieces.
 
@@ -84,19 +81,23 @@ class Reduction:
             for i, d in enumerate(self.before.given)
             if i not in still
         ]
-        body, (result,) = self.before.body([f"x{i}" for i in range(self.count)])
-        given = value_type(self.before.made[0])
-        step = _filled(self.fold.step, x="x", i=number, **self._names("a", prefix, index))
-        return f"{{ {' '.join([*lines, *body])} const {given} x = {result}; {step} }}"
+        body, results = self.before.body([f"x{i}" for i in range(self.count)])
+        names = {"x" if k == 0 else f"x{k}": f"x_{k}" for k in range(len(results))}
+        lines += body
+        for name, dtype, result in zip(names.values(), self.before.made, results, strict=True):
+            lines.append(f"const {value_type(dtype)} {name} = {result};")
+        step = _filled(self.fold.step, i=number, **names, **self._names("a", prefix, index))
+        return f"{{ {' '.join(lines)} {step} }}"
 
     def _finish(self, prefix: str, place: str, walk: Walk, index: str = "", unit: str = "") -> str:
         """Store a state for the kernel `merge`, or what the second chain makes of the result."""
         if walk.parted:
             return " ".join(f"t{k}[{unit}] = {prefix}{k}{index};" for k in range(len(self.fold.state)))
-        value = _filled(self.fold.result, n="m", **self._names("a", prefix, index))
-        lines = [f"const {value_type(self.kind)} x0 = {value};"]
-        for i, d in enumerate(self.after.given[1:], start=1):
-            lines.append(f"const {value_type(d)} x{i} = {loaded(f'e{i}', f'{place}', d)};")
+        names = self._names("a", prefix, index)
+        lines = []
+        for i, d in enumerate(self.after.given):
+            value = _filled(self.fold.results[i], n="m", **names) if i < self.folded else loaded(f"e{i}", place, d)
+            lines.append(f"const {value_type(d)} x{i} = {value};")
         body, results = self.after.body([f"x{i}" for i in range(len(self.after.inputs))], "y")
         made = zip(self.after.made, results, strict=True)
         stores = [stored(f"q{i}", place, result, d) for i, (d, result) in enumerate(made)]
@@ -104,14 +105,15 @@ class Reduction:
 
     def _after_parameters(self) -> str:
         parts = [
-            f"HAL_GLOBAL const {memory_type(d)} *e{i + 1}, const i64 f{i + 1}"
-            for i, d in enumerate(self.after.given[1:])
+            f"HAL_GLOBAL const {memory_type(d)} *e{i}, const i64 f{i}"
+            for i, d in enumerate(self.after.given)
+            if i >= self.folded
         ]
         parts += [f"HAL_GLOBAL {memory_type(d)} *q{i}, const i64 r{i}" for i, d in enumerate(self.after.made)]
         return ",\n    ".join(parts)
 
     def _after_moves(self) -> str:
-        moves = [f"e{i} += f{i};" for i in range(1, self.extra + 1)]
+        moves = [f"e{i} += f{i};" for i in range(self.folded, len(self.after.given))]
         return " ".join([*moves, *(f"q{i} += r{i};" for i in range(len(self.after.made)))])
 
     # Kernels.
@@ -175,6 +177,9 @@ HAL_KERNEL reduce(const layout l, const i64 results, const i64 parts, const i64 
         one = [self._place(k, walk, "j", "c") for k in range(self.count)]
         number = f"(row * l.over[{last}] + j)"
         copies = " ".join(f"c{k} = b{k}" + ("," if k < self.count - 1 else ";") for k in range(self.count))
+        halves = ""
+        for half in (lanes >> n for n in range(1, lanes.bit_length())):  # so that lanes are merged as vectors, too
+            halves += f"for (int w = 0; w < {half}; w++) {{ {self._merged('a', 'a', '[w]', f'[w + {half}]')} }} "
         return f"""    for (i64 u = {INDEX}; u < results * parts; u += {ITEMS}) {{
         const i64 result = u / parts, part = u - result * parts;
         i64 kept = result;
@@ -182,7 +187,8 @@ HAL_KERNEL reduce(const layout l, const i64 results, const i64 parts, const i64 
         {self._decode(range(walk.outer - 1, -1, -1), "kept", "kept", "s")}
         {self._declared("z")}
         {self._declared("a", str(lanes))}
-        i64 i = part * share;
+        {self._reset("a", str(lanes))}
+        i64 i = part * share, held = 0;
         const i64 stop = i + share < m ? i + share : m;
         while (i < stop) {{
             const i64 row = i / l.over[{last}];
@@ -190,16 +196,20 @@ HAL_KERNEL reduce(const layout l, const i64 results, const i64 parts, const i64 
             i64 end = l.over[{last}] - j < stop - i ? l.over[{last}] : j + stop - i;
             if (end - j > {BLOCK}) end = j + {BLOCK};
             i += end - j;
+            held += end - j;
             i64 rest = row, {copies}
             {self._decode(range(last - 1, -1, -1), "rest", "over", "t", "c")}
             {before}
-            {self._reset("a", str(lanes))}
             for (; j + {lanes} <= end; j += {lanes})
                 HAL_INDEPENDENT
                 for (int w = 0; w < {lanes}; w++) {self._step("a", many, f"({number} + w)", "[w]", still)}
             for (; j < end; j++) {self._step("a", one, number, "[0]", still)}
-            for (int w = 1; w < {lanes}; w++) {{ {self._merged("a", "a", "[0]", "[w]")} }}
-            {self._merged("z", "a", "", "[0]")}
+            if (held >= {BLOCK} || i >= stop) {{
+                {halves}
+                {self._merged("z", "a", "", "[0]")}
+                {self._reset("a", str(lanes))}
+                held = 0;
+            }}
         }}
         {self._finish("z", "result", walk, unit="part * results + result")}
     }}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ class TracedCall:
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A decomposition: its calls in order, between its inputs and outputs."""
+    """What a function does: its calls in order, between its inputs and outputs."""
 
     inputs: tuple[Symbol, ...]
     calls: tuple[TracedCall, ...]
@@ -47,9 +48,15 @@ class Traced:
 
 def trace(op: Op, specs: tuple[Spec, ...], settings: dict[str, Any]) -> Traced:
     """The decomposition of a call, one level deep, found without running anything."""
+    decompose = op.decompose
+    assert decompose is not None
+    return traced(lambda *xs: decompose(*xs, **settings), specs)
+
+
+def traced(function: Callable[..., Any], specs: Sequence[Spec]) -> Traced:
+    """Which ops a function of tensors calls on tensors of these specs, found without running anything."""
     from hal.tensor import CONSTANT, Tensor
 
-    assert op.decompose is not None
     given = tuple(Tensor(None, s, ABSTRACT, CONSTANT) for s in specs)
     symbols: dict[int, Symbol] = {id(x): Symbol(x.spec) for x in given}
     inputs = tuple(symbols[id(x)] for x in given)
@@ -61,10 +68,10 @@ def trace(op: Op, specs: tuple[Spec, ...], settings: dict[str, Any]) -> Traced:
         return found
 
     with recording_calls() as calls, no_grad():
-        result = op.decompose(*given, **settings)
-    traced = []
+        result = function(*given)
+    made = []
     for call in calls:
         ins = tuple(symbol(x) for x in call.operands)
-        traced.append(TracedCall(call.op, ins, call.settings, tuple(symbol(x) for x in call.results)))
+        made.append(TracedCall(call.op, ins, call.settings, tuple(symbol(x) for x in call.results)))
     outs = result if isinstance(result, tuple) else (result,)
-    return Traced(inputs, tuple(traced), tuple(symbol(x) for x in outs))
+    return Traced(inputs, tuple(made), tuple(symbol(x) for x in outs))

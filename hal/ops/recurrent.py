@@ -6,7 +6,7 @@ that multiplies all its time steps by the input's weights in one product needs o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hal import ops
@@ -160,11 +160,26 @@ def _infer_lstm(
     return h, c
 
 
+def lstm_values(i: Tensor, f: Tensor, g: Tensor, o: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The new h and c from the four gates and the old c."""
+    new = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+    return ops.sigmoid(o) * ops.tanh(new), new
+
+
+def lstm_slopes(
+    gh: Tensor, gc: Tensor, i: Tensor, f: Tensor, g: Tensor, o: Tensor, c: Tensor, new: Tensor
+) -> tuple[Tensor, ...]:
+    """The gradients of the four gates and of the old c, from those of h and c."""
+    i, f, g, o, t = ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o), ops.tanh(new)
+    slope = gc + gh * o * (1.0 - t * t)
+    slopes = (slope * g * i * (1.0 - i), slope * c * f * (1.0 - f), slope * i * (1.0 - g * g), gh * t * o * (1.0 - o))
+    return *slopes, slope * f
+
+
 @widened
 def _decompose_lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     i, f, g, o = _parts(gates, 4)
-    new = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
-    return ops.sigmoid(o) * ops.tanh(new), new
+    return lstm_values(i, f, g, o, c)
 
 
 @widened
@@ -172,10 +187,8 @@ def _decompose_lstm_gates_gradient(
     gh: Tensor, gc: Tensor, gates: Tensor, c: Tensor, new: Tensor
 ) -> tuple[Tensor, Tensor]:
     i, f, g, o = _parts(gates, 4)
-    i, f, g, o, t = ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o), ops.tanh(new)
-    slope = gc + gh * o * (1.0 - t * t)
-    slopes = (slope * g * i * (1.0 - i), slope * c * f * (1.0 - f), slope * i * (1.0 - g * g), gh * t * o * (1.0 - o))
-    return ops.concat(*slopes, axis=gates.ndim - 1), slope * f
+    *slopes, by_c = lstm_slopes(gh, gc, i, f, g, o, c, new)
+    return ops.concat(*slopes, axis=gates.ndim - 1), by_c
 
 
 def _gradient_lstm_gates(
@@ -229,27 +242,30 @@ def _infer_gru(x: Spec, h: Spec, w_ih: Spec, w_hh: Spec, b_ih: Spec | None = Non
     return h
 
 
-def _gru_values(gi: Tensor, gh: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Reset, update and new gates, and what the reset gate multiplied."""
-    (ir, iz, new), (hr, hz, hn) = _parts(gi, 3), _parts(gh, 3)
-    r = ops.sigmoid(ir + hr)
-    return r, ops.sigmoid(iz + hz), ops.tanh(new + r * hn), hn
+def gru_values(gi: Sequence[Tensor], gh: Sequence[Tensor], h: Tensor) -> Tensor:
+    """The new h from what the input and the state give to the gates r, z and n."""
+    z, n = ops.sigmoid(gi[1] + gh[1]), ops.tanh(gi[2] + ops.sigmoid(gi[0] + gh[0]) * gh[2])
+    return n + z * (h - n)
+
+
+def gru_slopes(g: Tensor, gi: Sequence[Tensor], gh: Sequence[Tensor], h: Tensor) -> tuple[Tensor, ...]:
+    """The gradients of gi's r, z and n, of gh's n (r and z are gi's) and of h."""
+    r, z = ops.sigmoid(gi[0] + gh[0]), ops.sigmoid(gi[1] + gh[1])
+    n = ops.tanh(gi[2] + r * gh[2])
+    by_n = g * (1.0 - z) * (1.0 - n * n)
+    return by_n * gh[2] * r * (1.0 - r), g * (h - n) * z * (1.0 - z), by_n, by_n * r, g * z
 
 
 @widened
 def _decompose_gru_gates(gi: Tensor, gh: Tensor, h: Tensor) -> Tensor:
-    _, z, n, _ = _gru_values(gi, gh)
-    return n + z * (h - n)
+    return gru_values(_parts(gi, 3), _parts(gh, 3), h)
 
 
 @widened
 def _decompose_gru_gates_gradient(g: Tensor, gi: Tensor, gh: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r, z, n, hn = _gru_values(gi, gh)
-    by_n = g * (1.0 - z) * (1.0 - n * n)
-    by_z = g * (h - n) * z * (1.0 - z)
-    by_r = by_n * hn * r * (1.0 - r)
+    by_r, by_z, by_n, by_hn, by_h = gru_slopes(g, _parts(gi, 3), _parts(gh, 3), h)
     axis = gi.ndim - 1
-    return ops.concat(by_r, by_z, by_n, axis=axis), ops.concat(by_r, by_z, by_n * r, axis=axis), g * z
+    return ops.concat(by_r, by_z, by_n, axis=axis), ops.concat(by_r, by_z, by_hn, axis=axis), by_h
 
 
 def _gradient_gru_gates(g: Tensor, out: Tensor, gi: Tensor, gh: Tensor, h: Tensor) -> Grads:

@@ -111,15 +111,14 @@ def test_sources_are_told_apart_when_compiled_together(library: Any) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("kind", "text"), GROUPS)
 def test_groups(kind: str, text: str, architecture: str, compiles: Callable[..., None]) -> None:
-    parts = parts_of(Group("group", kind, parse(text, device="cpu")))  # type: ignore[arg-type]
+    parts = parts_of(Group("group", kind, parse(text, device="cpu")))
     if parts.reduction is None:
         for rank, steps in [(1, (1, 1, 0, 1, 1)), (2, (1, None, 0, 1, None))]:
             compiles(loops.whole(CUDA, loops.elementwise(parts.before, rank, steps, GPU)), architecture)
         return
     assert parts.fold is not None
     assert parts.after is not None
-    kind_of = parts.reduction.outputs[0].spec.dtype
-    made = reductions.Reduction(parts.before, parts.fold, kind_of, parts.after, GPU)
+    made = reductions.Reduction(parts.before, parts.fold, parts.after, GPU)
     for columns, parted in itertools.product((False, True), repeat=2):
         walk = reductions.Walk(1, 1, columns, (1,) * len(parts.before.inputs), parted)
         compiles(loops.whole(CUDA, made.source(walk)), architecture)

@@ -141,5 +141,5 @@ def test_whichever_kernel_fails_nothing_has_changed(
     broken = -1
     compiled(x, y)
     assert everything() != before
-    assert count > 20
+    assert count > 15
     assert len(compiled.plans) == 1 + split

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from hal.codegen import loops, reductions
 from hal.codegen.chain import Chain
 from hal.codegen.expressions import NoExpression
+from hal.codegen.folds import Fold
 from hal.codegen.group import Parts, parts_of, updates_of
 from hal.codegen.kernels.buffer import Buffer
 from hal.codegen.kernels.layout import collapsed, stretched
@@ -40,8 +42,9 @@ def fuse(runtime: Runtime, group: Group, table: Table = kernels) -> Run | None:
             return Updates(runtime, group)
         parts = parts_of(group)
         run: Run
-        if parts.reduction is not None:
-            run = FusedReduction(runtime, group.name, parts, tuple(group.graph.inputs))
+        if parts.fold is not None and parts.after is not None:
+            order = tuple(group.graph.inputs)
+            run = FusedReduction(runtime, group.name, parts.before, parts.axes, parts.fold, parts.after, order)
         elif parts.first is not None:
             run = Epilogue(runtime, group.name, parts, tuple(group.graph.inputs), table)
         else:
@@ -144,26 +147,37 @@ class Epilogue:
 class FusedReduction:
     """A chain, a reduction of it, and a chain on what comes out."""
 
-    def __init__(self, runtime: Runtime, label: str, parts: Parts, order: tuple[Any, ...]) -> None:
-        assert parts.reduction is not None
-        assert parts.fold is not None
-        assert parts.after is not None
-        _check_arguments(runtime, parts.before)
-        _check_arguments(runtime, parts.after)
+    def __init__(
+        self,
+        runtime: Runtime,
+        label: str,
+        before: Chain,
+        axes: tuple[int, ...],
+        fold: Fold,
+        after: Chain,
+        order: tuple[Any, ...],
+    ) -> None:
+        """`axes` of the first chain's shape are reduced; `order`: the values of the buffers that the call gets."""
+        _check_arguments(runtime, before)
+        _check_arguments(runtime, after)
         self.runtime = runtime
         self.label = label
         self.target = runtime.target
         self.kernels = Kernels(runtime, label)
-        self.before = parts.before
-        self.after = parts.after
-        self.axes = parts.axes
-        self.fold = parts.fold
-        kind = parts.reduction.outputs[0].spec.dtype
-        self.generated = reductions.Reduction(parts.before, parts.fold, kind, parts.after, self.target)
-        self.places = [order.index(v) for v in parts.before.inputs]
-        self.later = [order.index(v) for v in parts.after.inputs[1:]]
-        self.specs = [v.spec for v in parts.after.outputs]
+        self.before = before
+        self.after = after
+        self.axes = axes
+        self.fold = fold
+        self.generated = reductions.Reduction(before, fold, after, self.target)
+        self.places = [order.index(v) for v in before.inputs]
+        self.later = [order.index(v) for v in after.inputs[len(fold.results) :]]
+        self.specs = [v.spec for v in after.outputs]
         self._plans: dict[Any, Any] = {}
+
+    @cached_property
+    def merging(self) -> str:
+        """The source of the kernel that puts parts together."""
+        return self.generated.merge_source()
 
     def __call__(self, *buffers: Buffer, out: Outs = None) -> tuple[Buffer, ...]:
         if out is not None:  # results must not be written where elements are still to be read
@@ -190,10 +204,9 @@ class FusedReduction:
         kinds = [dtypes.dtype(_NAMES[kind]) for kind, _ in self.fold.state]
         states = [self.runtime.empty((parts, count), kind, self.label) for kind in kinds]
         self.kernels.launch(source, "reduce", items, arguments + [s.memory for s in states], states)
-        merging = self.generated.merge_source()
         arguments = [np.int64(count), np.int64(parts), np.int64(m), *(s.memory for s in states), *ends]
         shared, _ = self.target.items(count)
-        self.kernels.launch(merging, "merge", (shared, self.target.group), arguments, results)
+        self.kernels.launch(self.merging, "merge", (shared, self.target.group), arguments, results)
         return results
 
     def _plan(self, inputs: list[Buffer]) -> tuple[Any, ...]:

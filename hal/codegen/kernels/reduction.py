@@ -135,7 +135,7 @@ class Reduction:
         if parted:
             return " ".join(f"s{k}[{unit}] = {prefix}{k}{index};" for k in range(len(self.fold.state)))
         a = {f"a{k}": f"{prefix}{k}{index}" for k in range(len(self.fold.state))}
-        return stored("q", place, _filled(self.fold.result, n="m", **a), self.out)
+        return stored("q", place, _filled(self.fold.results[0], n="m", **a), self.out)
 
     def _source(
         self, mode: str, outer: int, inner: int, unit_step: bool, parted: bool, wide: bool, runtime: Runtime
@@ -305,7 +305,7 @@ class Reduce:
         self.op = op
 
     def __call__(self, x: Buffer, *, axis: Axes, keepdims: bool, out: Buffer | None = None) -> Buffer:
-        spec: Spec = self.op.infer(x.spec, axis=axis, keepdims=keepdims)  # type: ignore[assignment]
+        spec: Spec = self.op.infer(x.spec, axis=axis, keepdims=keepdims)  # type: ignore[assignment]  # one result
         runtime = x.memory.runtime
         direct = out is not None and out.contiguous and out.memory is not x.memory
         result = out if out is not None and direct else runtime.empty(spec.shape, spec.dtype, self.op.name)

@@ -1,4 +1,4 @@
-"""Composites that go over whole rows: softmax and its relatives, cross entropy, layer and RMS normalisation.
+"""Composites that go over whole rows: softmax and its relatives, and cross entropy.
 
 A row is what lies along one axis; a work item takes a row after the other on a CPU, a group of them a row on others.
 """
@@ -306,48 +306,3 @@ def cross_entropy_gradient(
     given = {"x": in_rows(x), "y": out, "t": in_rows(target), "g": each, "ignored": ignore_index}
     CROSS_ENTROPY_GRADIENT(runtime, x.shape, _class_axis(x), wide, given)
     return out
-
-
-# Normalisation over the last axes.
-
-_MEAN = ("sum", "total", "x_")
-_SPREAD = ("sum", "squares", "(x_ - total / length) * (x_ - total / length)")
-_NORMAL = "const @V mean = total / length; const @V inverse = 1 / sqrt(squares / length + eps);"
-_AFFINE = {0: "(x_ - mean) * inverse", 1: "(x_ - mean) * inverse * w_", 2: "(x_ - mean) * inverse * w_ + b_"}
-LAYER_NORM = {
-    count: Rows(
-        "layer_norm", ("x", "y"), vectors=("w", "b")[:count], numbers=(("@V", "eps"),), folds=(_MEAN, _SPREAD),
-        lines=_NORMAL, element=(("y", text),),
-    )
-    for count, text in _AFFINE.items()
-}  # fmt: skip
-RMS_NORM = {
-    count: Rows(
-        "rms_norm", ("x", "y"), vectors=("w",)[:count], numbers=(("@V", "eps"),),
-        folds=(("sum", "squares", "x_ * x_"),),
-        lines="const @V inverse = 1 / sqrt(squares / length + eps);",
-        element=(("y", "x_ * inverse * w_" if count else "x_ * inverse"),),
-    )
-    for count in (0, 1)
-}  # fmt: skip
-
-
-def _normalised(x: Buffer, affine: tuple[Buffer, ...], dims: int, eps: float, table: dict[int, Rows]) -> Buffer:
-    runtime = x.memory.runtime
-    rows = table[len(affine)]
-    out = runtime.empty(x.shape, x.dtype, rows.label)
-    cut = len(x.shape) - dims
-    shape = (prod(x.shape[:cut]), prod(x.shape[cut:]))
-    given = {"x": in_rows(x), "y": out, "eps": eps, **dict(zip(("w", "b"), map(in_rows, affine), strict=False))}
-    rows(runtime, shape, 1, wide_of(x.dtype), given)
-    return out
-
-
-@kernels.register(ops.layer_norm)
-def layer_norm(x: Buffer, *affine: Buffer, dims: int, eps: float) -> Buffer:
-    return _normalised(x, affine, dims, eps, LAYER_NORM)
-
-
-@kernels.register(ops.rms_norm)
-def rms_norm(x: Buffer, *weight: Buffer, dims: int, eps: float) -> Buffer:
-    return _normalised(x, weight, dims, eps, RMS_NORM)

@@ -1,0 +1,95 @@
+"""Variance, standard deviation and logsumexp: folds over any axes, with what stands before and after in one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hal import ops
+from hal.codegen.folds import fold_of, moments, sums
+from hal.codegen.kernels.buffer import Buffer
+from hal.codegen.kernels.composed import Run, composite, folded, widely
+from hal.codegen.kernels.layout import row_strides
+from hal.codegen.kernels.reduction import Axes, axes_of
+from hal.codegen.kernels.rows import wide_of
+from hal.codegen.kernels.runtime import Runtime
+from hal.ops.steps import kept_shape
+from hal.plugin import Op, Spec
+
+if TYPE_CHECKING:
+    from hal.tensor import Tensor
+
+
+def _shaped(run: Run, shape: tuple[int, ...]) -> Run:
+    """`run`, whose one result has these axes."""
+    return lambda *xs, out=None: tuple(made.view(shape, row_strides(shape)) for made in run(*xs, out=out))
+
+
+def _result_shape(shape: tuple[int, ...], axis: Axes, keepdims: bool) -> tuple[int, ...]:
+    axes = axes_of(axis, len(shape))
+    return kept_shape(shape, axis) if keepdims else tuple(n for i, n in enumerate(shape) if i not in axes)
+
+
+def _spread(op: Op, end: Callable[[Tensor], Tensor]) -> None:
+    @composite(op)
+    def make(runtime: Runtime, x: Spec, *, axis: Axes, keepdims: bool, correction: float) -> Run:
+        axes, fold = axes_of(axis, len(x.shape)), moments(wide_of(x.dtype), correction)
+        run = folded(runtime, op.name, [x], axes, fold, widely, lambda mean, var: ops.cast(end(var), dtype=x.dtype))
+        return _shaped(run, _result_shape(x.shape, axis, keepdims))
+
+
+_spread(ops.var, lambda var: var)
+_spread(ops.std, ops.sqrt)
+
+
+@composite(ops.logsumexp, alone=True)
+def logsumexp(runtime: Runtime, x: Spec, *, axis: Axes, keepdims: bool) -> Run:
+    axes, wide, label = axes_of(axis, len(x.shape)), wide_of(x.dtype), "logsumexp"
+    between = Spec(kept_shape(x.shape, axis), wide)
+    largest = fold_of(ops.max, wide, wide)
+    assert largest is not None
+
+    def finite(top: Tensor) -> Tensor:
+        """A maximum that can be subtracted: infinity less infinity is not a number."""
+        return ops.where(ops.isinf(top), 0.0, top)
+
+    def after(total: Tensor, mean: Tensor, top: Tensor) -> Tensor:
+        return ops.cast(ops.log(total) + top, dtype=x.dtype)
+
+    highest = folded(runtime, label, [x], axes, largest, widely, finite)
+    shares = folded(
+        runtime, label, [x, between], axes, sums(1, wide), lambda x, top: ops.exp(widely(x) - top), after, [between]
+    )
+
+    def run(x: Buffer, out: Sequence[Buffer | None] | None = None) -> tuple[Buffer, ...]:
+        top = highest(x)[0].view(between.shape, row_strides(between.shape))
+        return shares(x, top, top, out=out)
+
+    return _shaped(run, _result_shape(x.shape, axis, keepdims))
+
+
+# Losses that are the mean or the sum of one for each element.
+
+
+def _loss(op: Op) -> None:
+    def reduced(*specs: Spec, reduction: str, **settings: Any) -> bool:
+        return reduction != "none" and all(s.size for s in specs)
+
+    @composite(op, when=reduced, alone=True)
+    def make(runtime: Runtime, *specs: Spec, reduction: str, **settings: Any) -> Run:
+        def each(*xs: Tensor) -> Any:
+            return op(*map(widely, xs), reduction="none", **settings)
+
+        def after(total: Tensor, mean: Tensor) -> Tensor:
+            result = {"mean": mean, "sum": total}.get(reduction)
+            return ops.cast(total / specs[0].shape[0] if result is None else result, dtype=specs[0].dtype)
+
+        rank = max(len(s.shape) for s in specs)
+        return folded(runtime, op.name, specs, tuple(range(rank)), sums(1, wide_of(specs[0].dtype)), each, after)
+
+
+for _op in (
+    ops.mse_loss, ops.l1_loss, ops.smooth_l1_loss, ops.huber_loss, ops.binary_cross_entropy, ops.bce_with_logits,
+    ops.kl_div,
+):  # fmt: skip
+    _loss(_op)
