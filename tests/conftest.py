@@ -88,6 +88,18 @@ def each_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     return hal.device(request.param)
 
 
+@pytest.fixture
+def measured_roughly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices are measured in an instant: few calls, each for a moment, once."""
+    from hal.schedule.calls import calls  # of all tests, few need them
+
+    few = [c for c in calls() if c.tells[0] in ("add", "tanh", "matmul", "permute", "elementwise group")]
+    monkeypatch.setattr("hal.schedule.calibrate.calls", lambda: few)
+    monkeypatch.setattr("hal.schedule.calibrate.PASSES", 1)
+    monkeypatch.setattr("hal.schedule.calibrate.BYTES", (1 << 10, 1 << 16))
+    monkeypatch.setattr("hal.schedule.timing.PATIENCE", 1e-5)
+
+
 @pytest.fixture(scope="session")
 def torch() -> ModuleType:
     """To compare with; what takes it is skipped where it is not installed."""

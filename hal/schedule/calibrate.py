@@ -1,8 +1,8 @@
-"""Measures how fast a device is, in a second or two, and keeps the answer on disk.
+"""Measures how fast a device is, in some seconds, and keeps the answer on disk.
 
-Kernels are called as a compiled plan calls them: without dispatch. Each op of the table that takes one or two arrays
-element by element is measured by itself, and of the others those below; what has no rate of its own has that of its
-kind, the median of those measured.
+Calls are timed where they will run: several of each in a compiled plan, which the device may record or capture, less
+what a plan takes anyway. Of a few sizes of an op comes its pace; what has none of its own has that of its kind, which
+comes of all calls of that kind.
 """
 
 from __future__ import annotations
@@ -11,80 +11,50 @@ import hashlib
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from math import inf
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from hal import config, dtypes, ops
-from hal.decision import decision_for
+from hal import config, dtypes
 from hal.device import Device
 from hal.errors import OutOfMemoryError
-from hal.op import Op
-from hal.schedule.speed import ANY, Calibration, Link, Speed
+from hal.schedule.calls import calls
+from hal.schedule.fitting import Point, fitted
+from hal.schedule.speed import Calibration, Link, Pace, Speed
+from hal.schedule.timing import Bench, Timed, least_time
 from hal.spec import Spec
 
-PATIENCE = 0.001  # seconds for which each call is repeated
-ROUNDS, PASSES = 2, 3  # what a busy moment slowed down is measured again later
-SMALL, MEDIUM, LARGE = 16, 1 << 16, 1 << 20  # elements: for the launch, for rates, for the memory's speed
+PASSES = 3  # what a busy moment slowed down is measured again later
+EVERY = 20  # plans between two looks at what any plan takes
+LEAST = 1e-9  # seconds of what takes no time that can be measured
 BYTES = (1 << 10, 1 << 23)  # of the copies that tell a link's latency and bandwidth
-Shapes = tuple[tuple[int, ...], ...]
-LINE = (128, 512)
-IMAGES = (8, 16, 16, 16)
-PIXELS = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
-WINDOWS = {"kernel": (2, 2), "stride": (2, 2)}
-SHORT, DOT = (4, 8), (1, 2, 4, 4)
-# fmt: off
-CALLS: dict[str, tuple[Shapes, dict[str, Any], Shapes]] = {  # by op: shapes of float32 inputs, settings, small shapes
-    "sum":           ((LINE,), {"axis": (1,)}, (SHORT,)),
-    "mean":          ((LINE,), {"axis": (1,)}, (SHORT,)),
-    "max":           ((LINE,), {"axis": (1,)}, (SHORT,)),
-    "var":           ((LINE,), {"axis": (1,)}, (SHORT,)),
-    "matmul":        (((256, 256), (256, 256)), {}, (SHORT, (8, 4))),
-    "linear":        (((256, 256), (256, 256), (256,)), {}, (SHORT, SHORT, (4,))),
-    "attention":     (((4, 4, 64, 32),) * 3, {}, ((1, 1, 4, 8),) * 3),
-    "attention_gradient": (((4, 4, 64, 32),) * 5, {}, ((1, 1, 4, 8),) * 5),
-    "conv2d":        ((IMAGES, (16, 16, 3, 3)), PIXELS, (DOT, (2, 2, 3, 3))),
-    "conv2d_weight_gradient": ((IMAGES, IMAGES), {**PIXELS, "weight_shape": (16, 16, 3, 3)}, ()),
-    "conv_transpose2d": ((IMAGES, (16, 16, 3, 3)), {"padding": (1, 1)}, (DOT, (2, 2, 3, 3))),
-    "max_pool2d":    ((IMAGES,), WINDOWS, (DOT,)),
-    "max_pool2d_gradient": (((8, 16, 8, 8), IMAGES), WINDOWS, ((1, 2, 2, 2), DOT)),
-    "softmax":       ((LINE,), {"axis": 1}, (SHORT,)),
-    "log_softmax":   ((LINE,), {"axis": 1}, (SHORT,)),
-    "gelu":          ((LINE,), {}, (SHORT,)),
-    "gelu_with_slope": ((LINE,), {}, (SHORT,)),
-    "layer_norm":    ((LINE,), {"dims": 1, "eps": 1e-5}, (SHORT,)),
-    "layer_norm_gradient": ((LINE, LINE), {"dims": 1, "eps": 1e-5}, (SHORT, SHORT)),
-    "batch_norm_train": ((IMAGES,), {"eps": 1e-5}, (DOT,)),
-    "permute":       ((LINE,), {"axes": (1, 0)}, (SHORT,)),
-    "concat":        ((LINE, LINE), {"axis": 0}, (SHORT, SHORT)),
-    "pad":           ((LINE,), {"padding": ((1, 1), (1, 1))}, (SHORT,)),
-    "adam_step":     ((LINE,) * 4 + ((),) * 3, {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0,
-                                                 "decoupled": False, "maximize": False}, (SHORT,) * 4 + ((),) * 3),
-    "sgd_step":      ((LINE, LINE, ()), {"weight_decay": 0.0, "maximize": False}, (SHORT, SHORT, ())),
-}
-# fmt: on
+Progress = Callable[[int, int], None]
 
 
-def calibration_of(device: Device, *, anew: bool = False) -> Calibration:
+def _silent(done: int, of: int) -> None:
+    """No progress."""
+
+
+def calibration_of(device: Device, *, anew: bool = False, progress: Progress = _silent) -> Calibration:
     """What is known of `device`: declared by its backend, kept on disk, or measured now.
 
     Args:
-        anew: let the backend tune its kernels and measure, whatever is on disk.
+        anew: let the backend tune its kernels and measure, whatever is on disk; what is declared still counts.
+        progress: told while it is measured how many steps are done, and of how many.
     """
-    known = None if anew else known_calibration(device)
-    if known is not None:
+    known = known_calibration(device)
+    if known is not None and (not anew or device.backend.speed(device) is not None):
         return known
     if config.logs("placement") or sys.stderr.isatty():
         print(f"hal: measuring how fast {device} is, once: see `hal calibrate`", file=sys.stderr)
     if anew:
         device.backend.tune(device)
-    found = measure(device)
+    found = measure(device, progress)
     _keep(_path(found.facts), found)
     return found
 
@@ -100,7 +70,7 @@ def known_calibration(device: Device) -> Calibration | None:
         return None
     try:
         return Calibration.from_dict(json.loads(path.read_text("utf-8")))
-    except (ValueError, KeyError, TypeError):  # an older version's
+    except (ValueError, KeyError, TypeError):  # of another version
         return None
 
 
@@ -108,7 +78,7 @@ def _facts(device: Device) -> dict[str, str]:
     import hal
 
     return {
-        "what is measured": "2", "device": str(device), "host": platform.node(), "processor": platform.machine(),
+        "device": str(device), "host": platform.node(), "processor": platform.machine(),
         "processors": str(os.cpu_count()), "threads": os.environ.get("OMP_NUM_THREADS", ""),
         "python": platform.python_version(), "numpy": np.__version__, "hal": hal.__version__,
         **device.backend.identity(device),
@@ -130,100 +100,44 @@ def _keep(path: Path, found: Calibration) -> None:
         print(f"hal: the calibration of {found.device} was not kept: {error}", file=sys.stderr)
 
 
-def measure(device: Device) -> Calibration:
-    """Measure `device` now. Takes a few seconds."""
-    calls = {op.name: (op, shapes, settings, small) for op, shapes, settings, small in _calls()}
-    least: dict[str, float] = {}
+def measure(device: Device, progress: Progress = _silent) -> Calibration:
+    """Measure `device` now. Takes some seconds.
 
-    def note(name: str, seconds: float | None) -> None:
-        if seconds is not None:
-            least[name] = min(seconds, least.get(name, seconds))
-
-    for _ in range(PASSES):
-        note("launch", _seconds(device, ops.add, ((SMALL,), (SMALL,)), {}))
-        note("memory", _seconds(device, ops.add, ((LARGE,), (LARGE,)), {}))
-        for name, (op, shapes, settings, small) in calls.items():
-            note(name, _seconds(device, op, shapes, settings))
-            if small:
-                note(f"small {name}", _seconds(device, op, small, settings))
-    launch = least.get("launch", 1e-6)
-    bandwidth = 12 * LARGE / max(least["memory"] - launch, 1e-9) if "memory" in least else 1e9
-    rates: dict[str, list[float]] = {}
-    launches: dict[str, list[float]] = {}
-    for name, (op, shapes, settings, _) in calls.items():
-        if name not in least:
-            continue
-        seconds, start = least[name], max(launch, min(least.get(f"small {name}", launch), least[name]))
-        specs = tuple(Spec(s, dtypes.float32) for s in shapes)
-        given = op.bind(len(specs), settings)
-        flops = op.cost(*specs, out=op.infer(*specs, **given), **given).flops
-        for key in (name, op.kind):
-            launches.setdefault(key, []).append(start)
-            if flops:  # or it only moves
-                rates.setdefault(key, []).append(flops / max(seconds - start, 0.05 * seconds))
-    rates[ANY] = [r for name, found in rates.items() if name in calls for r in found] or [bandwidth / 4]
-    speed = Speed(_rounded(bandwidth), _medians(rates), _rounded(launch), _medians(launches))
-    upload, download = _links(device)
-    return Calibration(str(device), speed, upload, download, _facts(device))
+    Args:
+        progress: see `calibration_of`.
+    """
+    paces = {name: fitted(points) for name, points in _points(Bench(device), progress).items()}
+    add = paces.get("add", Pace(1e-6, 0.0, 1e-9))
+    bandwidth = _rounded(12 / max(add.flop + 12 * add.byte, LEAST**2))  # of float32: each operation moves 12 bytes
+    return Calibration(str(device), Speed(bandwidth, {}, add.start, paces), *_links(device), _facts(device))
 
 
-def _medians(found: Mapping[str, list[float]]) -> dict[str, float]:
-    return {name: _rounded(statistics.median(numbers)) for name, numbers in found.items()}
+def _points(bench: Bench, progress: Progress) -> dict[str, list[Point]]:
+    """Of each pace the calls that tell of it: what they cost, and what they take."""
+    able = [call for call in calls() if bench.takes(call)]
+    if not able:
+        return {}
+    empty, timed = Timed(bench, able[0]), []
+    for call in able:
+        with suppress(OutOfMemoryError):
+            timed.append((call, Timed(bench, able[0], call)))
+    for done in range(PASSES):
+        for i, (_, one) in enumerate(timed):
+            if i % EVERY == 0:
+                empty.measure()
+            one.measure()
+            progress(done * len(timed) + i + 1, PASSES * len(timed))
+    points: dict[str, list[Point]] = {}
+    for call, one in timed:
+        if max(one.seconds, empty.seconds) < inf:
+            seconds = max(one.seconds - empty.seconds, LEAST) / one.copies
+            for name in call.tells:
+                points.setdefault(name, []).append((*one.cost, seconds))
+    return points
 
 
 def _rounded(number: float) -> float:
     return float(f"{number:.4g}")
-
-
-def _calls() -> Iterator[tuple[Op, Shapes, dict[str, Any], Shapes]]:
-    """Ops with the shapes and settings that tell how fast they are, and those that tell what any call takes."""
-    for op in ops.TABLE.values():
-        if op.name in CALLS:
-            yield op, *CALLS[op.name]
-        elif op.kind == "elementwise" and not op.defaults and len(op.settings) == 0:
-            count = len([n for n in op.input_names if not n.endswith("?")])
-            if count in (1, 2) and not op.input_names[0].startswith("*"):
-                yield op, ((MEDIUM,),) * count, {}, ((SMALL,),) * count
-
-
-def _seconds(device: Device, op: Op, shapes: Shapes, settings: dict[str, Any]) -> float | None:
-    """The least time of a call; None where the device has no kernel for it, or at the moment no room."""
-    specs = tuple(Spec(s, dtypes.float32) for s in shapes)
-    if dtypes.float32 not in device.backend.dtypes:
-        return None
-    try:
-        decision = decision_for(op, device, specs, dict(settings))
-    except Exception:  # an op that takes no floats
-        return None
-    kernel = decision.kernel
-    if kernel is None:
-        return None
-    rng = np.random.default_rng(0)
-    given = decision.settings
-    try:
-        buffers = [device.backend.upload(np.asarray(rng.uniform(0.1, 0.9, s.shape), np.float32), device) for s in specs]
-        return _time(lambda: kernel(*buffers, **given), lambda: device.backend.synchronize(device))
-    except OutOfMemoryError:
-        return None
-
-
-def _time(call: Callable[[], object], wait: Callable[[], None]) -> float:
-    call()
-    wait()
-    best = float("inf")
-    calls = 1
-    for _ in range(ROUNDS):
-        while True:
-            start = time.perf_counter()
-            for _ in range(calls):
-                call()
-            wait()
-            seconds = time.perf_counter() - start
-            if seconds >= PATIENCE or calls >= 4096:
-                break
-            calls *= 4
-        best = min(best, seconds / calls)
-    return best
 
 
 def _links(device: Device) -> tuple[Link, Link]:
@@ -244,8 +158,9 @@ def _there_and_back(device: Device, nbytes: int) -> tuple[float, float]:
     backend, array = device.backend, np.zeros(nbytes // 4, np.float32)
     spec = Spec(array.shape, dtypes.float32)
     buffer = backend.upload(array, device)
-    up = _time(lambda: backend.upload(array, device), lambda: backend.synchronize(device))
-    return up, _time(lambda: backend.download(buffer, spec), lambda: None)
+    up, _ = least_time(lambda: backend.upload(array, device), lambda: backend.synchronize(device))
+    down, _ = least_time(lambda: backend.download(buffer, spec), lambda: None)
+    return up, down
 
 
 def _link(more: int, short: float, long: float) -> Link:

@@ -20,6 +20,7 @@ from hal.errors import ConfigError, DTypeError
 from hal.graph.graph import COPY, Group, Node
 from hal.op import Cost
 from hal.plugin import Array, Backend, Buffer, Kernels, Unavailable
+from hal.schedule.calls import GROUP
 from hal.schedule.problem import NEVER, Route
 from hal.schedule.speed import Calibration, Link, Speed
 from hal.views import VIEWS
@@ -64,37 +65,46 @@ class Unit:
         if not self.works or (training and not self.device.backend.training):
             return NEVER
         if isinstance(node.op, Group):
-            inside = [self.seconds(n, training) for n in node.op.graph.nodes]
-            cost, saved = node.cost, sum(n.cost.bytes for n in node.op.graph.nodes)
-            starts = [self.speed.start(n.op.name, _kind(n)) for n in node.op.graph.nodes]
-            once = 0.0 if node.op.kind == "updates" else sum(starts) - max(starts)  # these stay apart inside, too
-            work = sum(inside) - once - max(0, saved - cost.bytes) / self.speed.bandwidth
-            return max(work, max(starts) + cost.bytes / self.speed.bandwidth)
+            return self._together(node)
         if node.op is COPY:
             return 0.0
         return self._alone(node)
 
+    def _together(self, node: Node) -> float:
+        """A group: what it consists of, without what is not launched, written and read in between.
+
+        Optimizer steps stay apart inside. The contraction or reduction of another group takes what it takes, and all
+        elementwise ops with it what one of them would that did all their operations.
+        """
+        assert isinstance(node.op, Group)
+        inside = node.op.graph.nodes
+        alone = {n: self._alone(n) for n in inside}
+        if NEVER in alone.values():
+            return NEVER
+        if node.op.kind == "updates":
+            return sum(self._of(GROUP.format("updates"), n.op.kind, n.outputs[0].spec.dtype, n.cost) for n in inside)
+        main = [n for n in inside if n.op.kind != "elementwise"]
+        others = [n for n in inside if n.op.kind == "elementwise"]
+        flops = sum(n.cost.flops for n in others)
+        nbytes = max(0, node.cost.bytes - sum(n.cost.bytes for n in main))
+        name, kind = GROUP.format("elementwise"), "elementwise"
+        work = self.speed.seconds(name, kind, others[0].outputs[0].spec.dtype.name, flops, nbytes)
+        return sum(alone[n] for n in main) + (max(0.0, work - self.speed.start(name, kind)) if main else work)
+
     def _alone(self, node: Node) -> float:
         backend = self.device.backend
         assert not isinstance(node.op, Group)
-        if node.op.name in VIEWS and backend.views:
-            return self.speed.launch if all(s in backend.dtypes for s in _dtypes(node)) else NEVER
+        needed = {v.spec.dtype for v in (*node.inputs, *node.outputs)}
+        if not needed <= backend.dtypes:
+            return NEVER
         if isinstance(backend, Imagined):
-            if any(d not in backend.dtypes for d in _dtypes(node)):
-                return NEVER
-            return self._of(node.op.name, node.op.kind, _dtypes(node)[-1], node.cost)
+            return self._of(node.op.name, node.op.kind, node.outputs[-1].spec.dtype, node.cost)
         return _real_seconds(self, node)
 
     def _of(self, op: str, kind: str, dtype: DType, cost: Cost) -> float:
+        if op in VIEWS and self.device.backend.views:  # nothing is launched
+            return self.speed.paces[op].start if op in self.speed.paces else 0.0
         return self.speed.seconds(op, kind, dtype.name, cost.flops, cost.bytes)
-
-
-def _kind(node: Node) -> str:
-    return "" if isinstance(node.op, Group) else node.op.kind
-
-
-def _dtypes(node: Node) -> list[DType]:
-    return [v.spec.dtype for v in (*node.inputs, *node.outputs)]
 
 
 def _real_seconds(unit: Unit, node: Node) -> float:

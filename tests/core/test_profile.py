@@ -24,12 +24,9 @@ SPEED = Speed(1e9, {"any": 1e9}, 1e-5)
 
 
 @pytest.fixture
-def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+def devices(tmp_path: Path, measured_roughly: None, monkeypatch: pytest.MonkeyPatch) -> object:
     """Two fake devices of a declared speed; of the CPU little is known."""
     monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("hal.schedule.calibrate.PATIENCE", 1e-5)
-    monkeypatch.setattr("hal.schedule.calibrate.LARGE", 1 << 14)
-    monkeypatch.setattr("hal.schedule.calibrate.PASSES", 1)
     with ExitStack() as stack:
         for name in ("fa", "fb"):
             backend = Fake(name, speed=SPEED, bandwidth=1e9, missing=("cosh", "exp") if name == "fb" else ())

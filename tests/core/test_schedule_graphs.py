@@ -26,7 +26,7 @@ from hal.schedule.offers import Freedom, offers
 from hal.schedule.placing import Placed, moved_to, place_on
 from hal.schedule.queues import overlapped, runs_apart
 from hal.schedule.report import report
-from hal.schedule.speed import Calibration, Link, Speed
+from hal.schedule.speed import FORMAT, Calibration, Link, Speed
 from hal.schedule.timeline import crosses, peak_memory, timeline
 from hal.schedule.whatif import what_if
 from hal.tensor import Waiting
@@ -42,12 +42,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _measured_roughly(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _measured_roughly(kept: Path, measured_roughly: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAL_CACHE_DIR", str(kept))
-    monkeypatch.setattr("hal.schedule.calibrate.PATIENCE", 1e-4)
-    monkeypatch.setattr("hal.schedule.calibrate.LARGE", 1 << 14)
-    monkeypatch.setattr("hal.schedule.calibrate.PASSES", 1)
-    monkeypatch.setattr("hal.schedule.calibrate.BYTES", (1 << 10, 1 << 16))
 
 
 @contextmanager
@@ -341,7 +337,7 @@ def test_a_device_that_is_full_is_measured_with_what_room_it_has() -> None:
     with Fake("fa", only=("add", "exp"), memory=3000).registered():
         held = hal.zeros(300, device="fa")
         found = measure(hal.device("fa"))
-        assert found.speed.launch > 0
+        assert found.speed.seconds("add", "elementwise", "float32", 16, 192) > 0
         assert found.upload.bandwidth > 0
         assert held.shape == (300,)
 
@@ -571,13 +567,16 @@ def test_a_calibration_is_measured_once_and_kept(tmp_path: Path, monkeypatch: py
     assert known_calibration(cpu) is None
     found = calibration_of(cpu)
     assert found.speed.launch > 0
-    assert found.speed.rate("matmul", "contraction", "float32") > 0
+    assert found.speed.seconds("matmul", "contraction", "float32", 1e9, 0) > found.speed.launch
     assert known_calibration(cpu) == found == Calibration.from_dict(json.loads(json.dumps(found.to_dict())))
     (kept,) = (tmp_path / "calibrations").iterdir()
-    kept.write_text("{")  # half a file
-    assert known_calibration(cpu) is None
+    before = {"device": "cpu", "speed": {"bandwidth": 1e9, "rates": {"any": 1e9}, "launch": 1e-6, "launches": {}}}
+    for text in ("{", "[]", json.dumps(before), json.dumps({**found.to_dict(), "format": FORMAT - 1})):
+        kept.write_text(text)  # half a file, another file, and those of other versions
+        assert known_calibration(cpu) is None
+        assert calibration_of(cpu) == known_calibration(cpu)
     with fakes("fa") as (fa, _):
-        assert calibration_of(fa).speed is FAST  # as declared
+        assert calibration_of(fa).speed is calibration_of(fa, anew=True).speed is FAST  # as declared
 
 
 def test_here_has_a_host_whatever_is_asked_for() -> None:
