@@ -142,12 +142,12 @@ def in_torch(peer: Any, build: Network, weights: Any, x: Any, y: Any) -> Call:
 def in_jax(peer: Any, weights: Any, x: Any, y: Any) -> Call:
     """A step of the MLP in JAX, Adam written out, everything under one jit."""
     jax, np_ = peer.jax, peer.jax.numpy
+    names = list(weights)  # in the order of the layers: JAX sorts the keys of what goes through a jitted function
     params = {name: peer.put(value) for name, value in weights.items()}
     zeros = {name: np_.zeros_like(value) for name, value in params.items()}
     given = peer.put(x), peer.put(y)
 
     def loss_of(params: Any, x: Any, y: Any) -> Any:
-        names = list(params)
         for i in range(0, len(names), 2):
             x = x @ params[names[i]].T + params[names[i + 1]]
             x = jax.nn.relu(x) if i + 2 < len(names) else x
