@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from hal.codegen.kernels import all_kernels, attention
+from hal.codegen.kernels import all_kernels
 from hal.plugin import Kernels
 from hal_cuda import convolution
 from hal_cuda.table import kernels as own
 
 kernels = Kernels()
-kernels.update(all_kernels.kernels)
-kernels.update(attention.kernels)
+kernels.update(all_kernels.for_groups)
 kernels.update(own)
 
 __all__ = ["convolution", "kernels"]

@@ -20,7 +20,7 @@ from hal.codegen.kernels.layout import Shape, row_strides
 from hal.codegen.kernels.memory import Memory, Pool
 from hal.codegen.kernels.products import Product
 from hal.codegen.kernels.runtime import Runtime
-from hal.plugin import Array, ConfigError, DeviceError, Spec, dtypes, logs
+from hal.plugin import Array, ConfigError, DeviceError, OutOfMemoryError, Spec, dtypes, logs
 from hal_cuda.driver import Address, Convolution, Driver, Failure, Refused
 from hal_cuda.programs import CUDAPrograms, Kernel
 from hal_cuda.transfers import Transfers
@@ -181,7 +181,10 @@ class CUDARuntime(Runtime):
         return self.driver.convolutions()
 
     def convolve(self, label: str, wanted: Convolution, given: Mapping[str, Buffer]) -> bool:
-        """Enqueue a convolution by cuDNN; False where it declines: what it declined once is not asked for again."""
+        """Enqueue a convolution by cuDNN; False where it declines, or there is no room for what it works in.
+
+        What it declined once is not asked for again.
+        """
         with self.lock, self.guarded(label):
             if wanted not in self._plans:
                 try:
@@ -194,11 +197,15 @@ class CUDARuntime(Runtime):
             if found is None:
                 return False
             plan, nbytes = found
+            try:
+                workspace = self.workspace(nbytes)
+            except OutOfMemoryError:  # ours need less
+                return False
             if self.held is not None:
                 self.held += [b.memory for b in given.values()]
             self.recent.append(label)
             addresses = {name: address_of(b) for name, b in given.items()}
-            self.driver.convolve(self.ordinal, plan, addresses, self.workspace(nbytes))
+            self.driver.convolve(self.ordinal, plan, addresses, workspace)
         self._waited_for(label)
         return True
 

@@ -109,6 +109,14 @@ def test_what_cudnn_declines_is_our_own_and_told_once(
     assert driver.calls["convolve"] == 0
 
 
+def test_without_room_for_what_cudnn_works_in_it_is_our_own(
+    cuda: hal.Device, driver: OnCPU, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cuda_on_cpu.driver.SCRATCH", 257 * MIB)
+    np.testing.assert_allclose(convolution(cuda), expected(), rtol=1e-4, atol=1e-5)
+    assert (driver.calls["convolution"], driver.calls["convolve"]) == (1, 0)
+
+
 def test_a_convolution_that_fails_names_the_op(cuda: hal.Device, driver: OnCPU) -> None:
     driver.refuse("convolve", "CUDNN_STATUS_EXECUTION_FAILED")
     with pytest.raises(

@@ -38,7 +38,10 @@ from verify_page import page
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = Path(__file__).resolve().parent
-PACKAGES = ("numpy", "torch", "torchvision", "cupy-cuda13x", "jax", "ml_dtypes", "pyopencl", "triton")
+PACKAGES = (
+    "numpy", "torch", "torchvision", "cupy-cuda13x", "nvidia-cudnn-cu13", "nvidia-cudnn-frontend", "nvmath-python",
+    "jax", "ml_dtypes", "pyopencl", "triton",
+)  # fmt: skip
 NEEDED = {"numpy": "numpy", "pluggy": "pluggy", "click": "click", "ml_dtypes": "ml_dtypes", "rich": "rich",
           "safetensors": "safetensors"}  # fmt: skip
 FOR_TESTS = {"pytest": "pytest", "hypothesis": "hypothesis", "torch": "torch", "expecttest": "expecttest"}
