@@ -1,4 +1,4 @@
-"""Attention in one kernel: on the host in the place of a GPU, on PoCL, and under Oclgrind's eyes."""
+"""Attention and its gradient in kernels: on the host in the place of a GPU, on PoCL, and under Oclgrind's eyes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,26 @@ import sys
 from pathlib import Path
 
 import attention_cases
+import numpy as np
 import pytest
 from cuda_on_cpu.driver import OnCPU
 from cuda_on_cpu.plugin import on_cpu
-from cuda_sources import compiled, nvrtc
+from cuda_sources import NoGPU, compiled, nvrtc
 
 import hal
 from hal.testing import suite
+from hal_cuda import CUDA
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-MASKED, ADDED, LONG = 10, 12, 18  # samples: a mask of bool and later keys hidden; floats that are added; many blocks
+# Samples: a mask of bool and later keys hidden; floats that are added; heads that share keys and values; many blocks.
+FORWARD = {"masked": 10, "added": 12, "shared": 15}
+BACKWARD = {"masked": 9, "added": 11, "shared": 14}
+LONG = {"attention": 18, "attention_gradient": 17}
+KERNELS = {
+    "attention": {"attention"},
+    "attention_gradient": {"attention_by_queries", "attention_by_keys"},
+}
 
 
 def on_the_host(*cases: str) -> None:
@@ -28,28 +37,58 @@ def on_the_host(*cases: str) -> None:
     report = suite.run(on_cpu(driver).devices()[0], ["composites"], in_process=True, cases=cases)
     assert not report.failures
     assert not driver.reports
-    assert driver.launches["attention"] > 0
+    for op, names in KERNELS.items():
+        assert not any(f"/{op}/" in case for case in cases) or all(driver.launches[name] > 0 for name in names)
     assert all(r.status == "native" for r in report.results if not re.search(r"[(,] ?0[,)]", r.outcome.reason))
 
 
-def test_masks_on_the_host() -> None:
-    on_the_host(f"*/attention/float32/{MASKED}", f"*/attention/float32/{ADDED}")
+@pytest.mark.parametrize("case", ["masked", "added", "shared"])
+def test_masks_and_shared_heads_on_the_host(case: str) -> None:
+    on_the_host(f"*/attention/float32/{FORWARD[case]}", f"*/attention_gradient/float32/{BACKWARD[case]}")
 
 
 @pytest.mark.slow
-def test_every_sample_on_the_host() -> None:
-    on_the_host("*/attention/*")
+@pytest.mark.parametrize("cases", ["attention/*", "attention_gradient/float32/*", "attention_gradient/bfloat16/1[0-9]"])
+def test_every_sample_on_the_host(cases: str) -> None:
+    on_the_host(f"*/{cases}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [hal.float32, hal.bfloat16])
 def test_many_blocks_on_pocl(dtype: hal.DType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAL_OPENCL_DEVICES", "pocl")
-    attention_cases.check(LONG, dtype)
+    for op, number in LONG.items():
+        attention_cases.check(op, number, dtype)
 
 
 @pytest.mark.slow
-def test_no_access_is_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("features", "values"), [(24, 40), (256, 256)])
+def test_widths_beside_torch(features: int, values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("HAL_OPENCL_DEVICES", "pocl")
+    device, rng = hal.device("opencl"), np.random.default_rng(features)
+    shapes = ((2, 1, 45, features), (3, 70, features), (2, 3, 70, values))
+    mask = np.where(rng.random((45, 70)) < 0.7, rng.normal(size=(45, 70)), -np.inf).astype(np.float32)
+    given = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    theirs = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in given]
+    whole = [x.expand(2, 3, *x.shape[-2:]) for x in theirs]
+    wanted = torch.nn.functional.scaled_dot_product_attention(*whole, attn_mask=torch.tensor(mask).double())
+    g = rng.normal(size=wanted.shape).astype(np.float32)
+    wanted.backward(torch.tensor(g).double())
+    upload, settings = (lambda x: device.backend.upload(x, device)), {"causal": False, "scale": None}
+    buffers = [upload(x) for x in (*given, mask)]
+    out = attention_cases.attention(*buffers, **settings)
+    found = attention_cases.attention_gradient(upload(g), out, *buffers, **settings)
+    for ours, right in zip((out, *found), (wanted, *(x.grad for x in theirs)), strict=True):
+        right = right.detach().numpy()
+        np.testing.assert_allclose(
+            device.backend.runtime.download(ours), right, rtol=0, atol=4e-6 * np.abs(right).max()
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("op", "numbers"), [("attention", FORWARD), ("attention_gradient", BACKWARD)])
+def test_no_access_is_reported(op: str, numbers: dict[str, int], tmp_path: Path) -> None:
     log = tmp_path / "oclgrind.log"
     environment = {
         **os.environ,
@@ -59,7 +98,7 @@ def test_no_access_is_reported(tmp_path: Path) -> None:
         "OCLGRIND_LOG": str(log),
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "backends"))),
     }
-    command = [sys.executable, str(HERE / "attention_cases.py"), str(MASKED), str(ADDED)]
+    command = [sys.executable, str(HERE / "attention_cases.py"), op, *map(str, numbers.values())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "Oclgrind" in done.stdout
@@ -68,17 +107,16 @@ def test_no_access_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("features", [16, 64, 128, 256])
-def test_no_tile_spills(features: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from cuda_sources import NoGPU
-
-    from hal_cuda import CUDA
-
+@pytest.mark.parametrize("dtype", [hal.float32, hal.bfloat16])
+def test_no_tile_spills(features: int, dtype: hal.DType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     library = nvrtc() or pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc")
     monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
     driver = NoGPU()
-    x = hal.zeros(2, 80, features, device=CUDA(driver, "nogpu").devices()[0])
-    hal.ops.attention(x, x, x, causal=True)
-    (built,) = (b for text in driver.sources[-1:] for b in compiled(library, text, "sm_90"))
-    assert built.name == "attention"
-    assert built.spilled == 0
-    assert built.shared <= 48 << 10
+    device = CUDA(driver, "nogpu").devices()[0]  # type: ignore[arg-type]
+    x = hal.zeros(2, 80, features, dtype=dtype, device=device).requires_grad_()
+    y = hal.ops.attention(x, x, x, causal=True)
+    y.backward(hal.zeros(*y.shape, dtype=dtype, device=device))
+    built = [b for text in driver.sources if "attention" in text for b in compiled(library, text, "sm_90")]
+    assert {b.name for b in built} == set.union(*KERNELS.values())
+    assert all(b.spilled == b.stack == 0 for b in built)
+    assert all(b.shared <= 48 << 10 for b in built)
