@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -145,10 +146,15 @@ def main() -> None:
     import cudnn
 
     versions = f"cuDNN {cudnn.backend_version_string()}, front end {metadata.version('nvidia-cudnn-frontend')}"
-    print("# Which engines cuDNN has for HAL's convolutions\n")
-    print(f"{versions}, asked without a GPU by `tests/bench/cudnn_plans.py`: the numbers of the engines that it ranks")
-    print("first of those that HAL allows (the same bits in every run, no digits lost that the dtype has), and the")
-    print("memory that they work in. **Nothing was run on a GPU**, and nothing here is about speed.")
+    print(f"""# Which engines cuDNN has for HAL's convolutions
+
+{versions}, {time.strftime("%d %B %Y")}, asked by `tests/bench/cudnn_plans.py` on a machine without a GPU.
+**Nothing was run**, and nothing here is about speed: cuDNN was given what NVIDIA publishes of a GPU, and planned.
+
+The numbers are those of the engines that it ranks first among those that HAL allows: the same bits in every run, and no
+digits lost that the dtype has ([why](../decisions/0017-nvidias-libraries.md)). Behind them is the memory that they work
+in, where it is half a MiB or more: for half precision most of that is images turned to channels last, since given those
+the same engines ask for little. `none`: it declines, and HAL's own convolution runs.""")
     for name, told in GPUS.items():
         found = cudnn.create_device_properties(json.dumps(COMMON | told | {"deviceName": name}))
         where = {
