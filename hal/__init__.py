@@ -121,7 +121,9 @@ def __getattr__(name: str) -> Any:
     try:
         return ops.TABLE[name]
     except KeyError:
-        raise AttributeError(f"module 'hal' has no attribute {name!r}", name=name, obj=sys.modules[__name__]) from None
+        hint = ": layers, optimizers and data are in the package nn" if name in ("nn", "optim", "utils") else ""
+        what = f"module 'hal' has no attribute {name!r}{hint}"
+        raise AttributeError(what, name=name, obj=sys.modules[__name__]) from None
 
 
 def __dir__() -> list[str]:

@@ -107,7 +107,7 @@ def summary(
         device: where the zeros are; by default where the parameters are.
 
     Raises:
-        ValueError: neither or both of inputs and `input_size`.
+        ValueError: neither or both of inputs and `input_size`, or a shape among the inputs.
 
     >>> import nn
     >>> print(nn.summary(nn.Sequential(nn.Linear(8, 4), nn.ReLU()), input_size=(2, 8)))
@@ -122,6 +122,9 @@ def summary(
     """
     if bool(inputs) == (input_size is not None):
         raise ValueError("summary needs either inputs to call the model with, or input_size= for a tensor of zeros")
+    for x in inputs:
+        if isinstance(x, (tuple, list)) and x and all(isinstance(n, int) for n in x):
+            raise ValueError(f"summary calls the model with its inputs, got the shape {x}: write input_size={x}")
     if input_size is not None:
         first = next(model.parameters(), None)
         where = device if device is not None else (first.device if first is not None else None)

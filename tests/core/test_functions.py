@@ -142,6 +142,8 @@ def test_all_lists_what_there_is() -> None:
 def test_a_misspelt_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'zeross'"):
         _ = hal.zeross
+    with pytest.raises(AttributeError, match="no attribute 'nn': layers, optimizers and data are in the package nn"):
+        _ = hal.nn
 
 
 def test_the_namespace_tells_what_its_devices_have() -> None:

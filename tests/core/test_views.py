@@ -143,6 +143,15 @@ def test_from_numpy_and_numpy_share_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert x.tolist() == array.tolist() == [1.0, 2.0, 3.0]
 
 
+def test_a_result_is_contiguous_however_it_lies_in_memory() -> None:
+    x = hal.conv2d(hal.ones(32, 3, 12, 12), hal.ones(8, 3, 3, 3))  # the CPU keeps the images last
+    assert x.is_contiguous()
+    assert x.contiguous() is x
+    assert x.stride() == (800, 100, 10, 1)
+    assert x.view(-1).is_contiguous()
+    assert not x.permute(0, 2, 3, 1).is_contiguous()
+
+
 def test_a_copy_shares_nothing() -> None:
     x = hal.zeros(2)
     for y in (x.clone(), hal.tensor(x), x + 0.0, x.to(hal.float64) if x.device.type == "cpu" else x.clone()):

@@ -191,6 +191,7 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
     (lambda: models.LSTMLanguageModel(5, 4, 8, tie_weights=True), ValueError, "to be equal, got 4 and 8"),
     (lambda: models.VisionTransformer(10, 4, 1, 1, 4, 4), ValueError, "patches that fill 10 pixels, got 4"),
     (lambda: nn.summary(nn.Linear(2, 2)), ValueError, "input_size="),
+    (lambda: nn.summary(nn.Linear(2, 2), (1, 2)), ValueError, r"got the shape \(1, 2\): write input_size=\(1, 2\)"),
 ]
 
 

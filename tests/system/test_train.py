@@ -180,9 +180,7 @@ def test_the_command_knows_every_task_and_no_other() -> None:
 def test_mnist_reaches_its_accuracy_in_five_epochs() -> None:
     folder = Path(os.environ.get("MNIST_FOLDER") or cache_dir() / "data" / "mnist")
     if not folder.is_dir():
-        pytest.skip(
-            f"needs the real MNIST in {folder}, where `hal train mnist` puts it, or in MNIST_FOLDER"
-        )
+        pytest.skip(f"needs the real MNIST in {folder}, where `hal train mnist` puts it, or in MNIST_FOLDER")
     assert trained("mnist", "--data", folder, "--no-download")["test_accuracy"] >= 0.975
 
 
