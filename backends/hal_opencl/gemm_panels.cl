@@ -64,6 +64,8 @@ __kernel void pack(__global const T *a, INDEX offset, INDEX rows, INDEX terms, I
 #define ROW(k) ((k) * rows_of_b)
 #endif
 
+#define NEXT_LINE { x = 0; if (++y == all_height) { y = 0; if (++z == all_depth) { z = 0; image++; } } }
+
 __kernel void product(
     __global const T *a, INDEX a_offset,
 #ifdef A_ROWS
@@ -130,32 +132,37 @@ __kernel void product(
         for (int c = 0; c < NR; c++) to[k * NR + c] = c < used ? from[ROW(k0 + k) + c * b_column] : 0;
 #endif
     }
-    for (INDEX i0 = i_begin; i0 < i_end; i0 += MC)
+    for (INDEX i0 = i_begin; i0 < i_end; i0 += MC) {
+#ifdef PLACES
+      INDEX x = j_begin % all_width, y = j_begin / all_width % all_height;
+      INDEX z = j_begin / (all_width * all_height) % all_depth, image = j_begin / (all_width * all_height * all_depth);
+#endif
       for (INDEX j = j_begin; j < j_end; j += NR) {
         const int used = SMALLER(NR, j_end - j);
         __local const T *panel = packed + (j - j_begin) * KC;
 #ifdef PLACES
-        /* Where each column goes, or -1: divided once, and counted on from there. */
+        /* Where each column goes, or -1, and which vectors go to places that are evenly spaced. */
         INDEX to[NR];
-        int whole[NV], any = 0;
-        INDEX x = j % all_width, y = j / all_width % all_height, z = j / (all_width * all_height) % all_depth;
-        INDEX image = j / (all_width * all_height * all_depth);
-        for (int c = 0; c < NR; c++) {
-          to[c] = c < used && x < width && y < height && z < depth
-            ? image * image_stride + z * z_stride + y * y_stride + x * x_stride : -1;
-          const int follows = to[c] >= 0 && (c % VW == 0 || to[c] == to[c - 1] + 1);
-          whole[c / VW] = c % VW ? whole[c / VW] && follows : follows;
-          any |= to[c] >= 0;
-          if (++x == all_width) {
-            x = 0;
-            if (++y == all_height) {
-              y = 0;
-              if (++z == all_depth) { z = 0; image++; }
-            }
+        int whole[NV], any = 0, together = x_stride == 1;
+        if (used == NR && x + NR <= all_width) {
+          const INDEX first = image * image_stride + z * z_stride + y * y_stride + x * x_stride;
+          const INDEX valid = y < height && z < depth ? width - x : 0;
+          for (int c = 0; c < NR; c++) to[c] = c < valid ? first + c * x_stride : -1;
+          for (int v = 0; v < NV; v++) whole[v] = (v + 1) * VW <= valid;
+          any = valid > 0;
+          x += NR;
+          if (x == all_width) NEXT_LINE
+        } else
+          for (int c = 0; c < NR; c++) {
+            to[c] = c < used && x < width && y < height && z < depth
+              ? image * image_stride + z * z_stride + y * y_stride + x * x_stride : -1;
+            const int follows = to[c] >= 0 && (c % VW == 0 || to[c] == to[c - 1] + x_stride);
+            whole[c / VW] = c % VW ? whole[c / VW] && follows : follows;
+            any |= to[c] >= 0;
+            if (++x == all_width) NEXT_LINE
           }
-        }
         if (!any) continue;
-        int together = to[0] >= 0 && to[NR - 1] == to[0] + NR - 1;
+        together &= to[NR - 1] == to[0] + NR - 1;
         for (int v = 0; v < NV; v++) together &= whole[v];
 #else
         const int together = used == NR;
@@ -232,6 +239,12 @@ __kernel void product(
               const int q0 = v * VW;
 #ifdef PLACES
 #define AT(q) to[q]
+              if (whole[v] && x_stride != 1) {
+                __global T *e = line + to[q0];
+                #pragma unroll
+                for (int q = 0; q < VW; q++) e[q * x_stride] = rest[r * NR + q0 + q] + (k0 ? e[q * x_stride] : 0);
+                continue;
+              }
               if (whole[v]) {
 #else
 #define AT(q) (j + (q))
@@ -259,5 +272,6 @@ __kernel void product(
             }
         }
       }
+    }
   }
 }

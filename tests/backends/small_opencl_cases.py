@@ -26,6 +26,8 @@ CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((2, 2, 5, 4), (3, 2, 3, 3), {"padding": (1, 1)}),
     ((1, 2, 5, 5), (2, 1, 2, 3), {"stride": (2, 2), "groups": 2}),
     ((1, 1, 4, 4), (2, 1, 1, 1), {}),
+    ((2, 1, 2, 3), (50, 1, 3, 3), {"padding": (1, 1)}),
+    ((1, 1, 4, 17), (2, 1, 3, 3), {"padding": (1, 1), "stride": (1, 2)}),
 ]
 GROUPS = [
     ("elementwise", """graph(x: float32[5, 7], y: float32[7], z: float32[5, 1])

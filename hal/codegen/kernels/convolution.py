@@ -15,7 +15,7 @@ from math import prod
 from typing import Any
 
 from hal import ops
-from hal.codegen.kernels.buffer import Buffer, Shape, row_strides
+from hal.codegen.kernels.buffer import Buffer, Shape
 from hal.codegen.kernels.convolution_layout import (
     gathered,
     interleaved,
@@ -57,6 +57,11 @@ def _columns(images: int, places: Triple, sizes: Triple) -> int:
     """How many columns there are up to the last that is a place, over all images."""
     last = ((places[0] - 1) * sizes[1] + places[1] - 1) * sizes[2] + places[2]
     return (images - 1) * prod(sizes) + last
+
+
+def _copied(sizes: Triple, places: Triple, made: int) -> bool:
+    """Whether the padding costs more than columns that are copied together: images are small, rows are many."""
+    return (prod(sizes) - prod(places)) * made > SPARSE * prod(places)
 
 
 def result_for(given: tuple[Buffer | None, ...], shape: Shape, out: Buffer | None, label: str) -> Buffer:
@@ -118,21 +123,19 @@ def convolve(
         return delivered(result, dtype, out)
     strides = (total * count, places[1] * places[2], places[2], 1)
     batch = (1, 1, groups)
-    if (prod(sizes) - count) * made > SPARSE * count:
-        columns = gathered(runtime, label, x, kernel, places, around, step, apart)
-        row = images * count
-        b = Factor(columns, 0, row, 1, (0, 0, terms * row))
-        there = to_rows._replace(places=Places(places, places, strides))
-        runtime.multiply(
-            label, Product(dtype, of_weight, b, there, (made, row, terms), batch=batch, bias=bias_of(bias, made))
-        )
-        return delivered(result, dtype, out)
     planes = spread(runtime, label, x, sizes, around, step, phases_of(kernel, step, apart))
     wide = is_wide(planes.memory, result.memory, weight.memory)
-    table = seen(runtime, channels, sizes, planes.stride, kernel, step, apart, wide)
-    b = Factor(planes.memory, 0, table, 1, (0, 0, channels * prod(planes.phases) * planes.stride))
-    there = to_rows._replace(places=Places(places, sizes, strides))
-    work = (made, _columns(images, places, sizes), terms)
+    if _copied(sizes, places, made):
+        rows = seen(runtime, x.shape[1], sizes, planes.stride, kernel, step, apart, wide)
+        columns, row = gathered(runtime, label, planes, rows, images, places, dtype, wide), images * count
+        b = Factor(columns, 0, row, 1, (0, 0, terms * row))
+        there = to_rows._replace(places=Places(places, places, strides))
+        work, wide = (made, row, terms), is_wide(columns, result.memory, weight.memory)
+    else:
+        table = seen(runtime, channels, sizes, planes.stride, kernel, step, apart, wide)
+        b = Factor(planes.memory, 0, table, 1, (0, 0, channels * prod(planes.phases) * planes.stride))
+        there = to_rows._replace(places=Places(places, sizes, strides))
+        work = (made, _columns(images, places, sizes), terms)
     runtime.multiply(label, Product(dtype, of_weight, b, there, work, batch=batch, bias=bias_of(bias, made), wide=wide))
     return delivered(result, dtype, out)
 
@@ -204,15 +207,6 @@ def convolve_back(
     front = tuple(max(0, -min(min(p.shifts) for p in axis)) for axis in every)
     back = (max(p.count + max(p.shifts) for p in axis) for axis in every)
     sizes: Triple = tuple(f + max(n, b) for f, n, b in zip(front, x.shape[2:], back, strict=True))
-    if groups == 1 and step == (1, 1, 1) and (prod(sizes) - prod(full)) * made > SPARSE * prod(full):
-        mirrored = tuple(d * (k - 1) - p for k, p, d in zip(kernel, around, apart, strict=True))
-        if min(mirrored) >= 0 and full == _places(x.shape[2:], kernel, step, mirrored, apart):
-            shape = (images, made, *full)
-            there = result.view(shape, row_strides(shape))
-            convolve(
-                label, x, _mirrored(weight), bias, stride=step, padding=mirrored, dilation=apart, groups=1, out=there
-            )
-            return delivered(result, dtype, out)
     planes = spread(runtime, label, x, sizes, front, (1, 1, 1), (1, 1, 1))
     wide = is_wide(planes.memory, result.memory, weight.memory)
     area, size = prod(full), prod(kernel)
@@ -223,27 +217,27 @@ def convolve_back(
         first = (three[0].first * full[1] + three[1].first) * full[2] + three[2].first
         strides = (made * groups * area, step[0] * full[1] * full[2], step[1] * full[2], step[2])
         a_terms = weights_back(runtime, channels, made, kernel, met, wide)
-        b_terms = seen_back(runtime, channels, sizes, planes.stride, shifts, wide)
+        terms, row = channels * prod(map(len, met)), images * prod(count)
+        if _copied(sizes, count, made):
+            rows = seen_back(runtime, x.shape[1], sizes, planes.stride, shifts, wide)
+            columns = gathered(runtime, label, planes, rows, images, count, dtype, wide)
+            b, there, all_sizes = Factor(columns, 0, row, 1, (0, 0, terms * row)), row, count
+        else:
+            b_terms = seen_back(runtime, channels, sizes, planes.stride, shifts, wide)
+            b = Factor(planes.memory, 0, b_terms, 1, (0, 0, channels * planes.stride))
+            there, all_sizes = _columns(images, count, sizes), sizes
         work = Product(
             dtype,
             Factor(weight.memory, weight.offset, size, a_terms, (0, 0, channels * made * size)),
-            Factor(planes.memory, 0, b_terms, 1, (0, 0, channels * planes.stride)),
-            Result(result.memory, result.offset + first, area, made * area, Places(count, sizes, strides)),
-            (made, _columns(images, count, sizes), channels * prod(map(len, met))),
+            b,
+            Result(result.memory, result.offset + first, area, made * area, Places(count, all_sizes, strides)),
+            (made, there, terms),
             batch=(1, 1, groups),
             bias=bias_of(bias, made),
             wide=wide,
         )
         runtime.multiply(label, work)
     return delivered(result, dtype, out)
-
-
-def _mirrored(weight: Buffer) -> Buffer:
-    """The weights (C_in, C_out, *kernel) of a transposed convolution as those of the plain one with the same result."""
-    made, met, *kernel = weight.strides
-    last = sum((n - 1) * s for n, s in zip(weight.shape[2:], kernel, strict=True))
-    shape = (weight.shape[1], weight.shape[0], *weight.shape[2:])
-    return weight.view(shape, (met, made, *(-s for s in kernel)), weight.offset + last)
 
 
 class _Phase:
@@ -295,20 +289,20 @@ def gradient_of_weight(
     as_it_is = prod(kernel) == 1 and around == (0, 0, 0) and step == (1, 1, 1)
     if as_it_is and groups == 1 and images * made * channels <= x.size + g.size:
         return delivered(_of_each_image(label, x, g, result), dtype, out)
-    copied = (prod(sizes) - prod(places)) * made > SPARSE * prod(places)
-    sizes = places if copied else sizes
+    copied = _copied(sizes, places, made)
     if not copied and groups == 1 and runtime.tables and made >= BESIDE:
         found = _by_rows_of_planes(label, x, g, sizes, kernel, step, around, apart, result)
         return delivered(found, dtype, out)
-    gs = spread(runtime, label, g, sizes, (0, 0, 0), ones, ones)
-    terms = _columns(images, places, sizes)
+    xs = spread(runtime, label, x, sizes, around, step, phases_of(kernel, step, apart))
+    gs = spread(runtime, label, g, places if copied else sizes, (0, 0, 0), ones, ones)
+    terms = _columns(images, places, gs.sizes)
+    wide = is_wide(xs.memory, gs.memory)
     if copied:
-        columns = gathered(runtime, label, x, kernel, places, around, step, apart)
-        wide = is_wide(gs.memory, columns)
+        rows = seen(runtime, x.shape[1], sizes, xs.stride, kernel, step, apart, wide)
+        columns = gathered(runtime, label, xs, rows, images, places, dtype, wide)
         b = Factor(columns, 0, 1, terms, (0, 0, seen_by_each * terms))
+        wide = is_wide(columns, gs.memory)
     else:
-        xs = spread(runtime, label, x, sizes, around, step, phases_of(kernel, step, apart))
-        wide = is_wide(xs.memory, gs.memory)
         table = seen(runtime, channels, sizes, xs.stride, kernel, step, apart, wide)
         b = Factor(xs.memory, 0, 1, table, (0, 0, channels * prod(xs.phases) * xs.stride))
     parts = 1 if made * seen_by_each >= MANY_SUMS else max(min(4 * runtime.units, terms // PART), 1)

@@ -18,6 +18,7 @@ from hal.codegen.kernels.products import INDEX, LARGEST, Triple, arguments_of, l
 if TYPE_CHECKING:
     from hal.codegen.kernels.memory import Memory
     from hal.codegen.kernels.runtime import Runtime
+    from hal.plugin import DType
 
 LOCAL = 64  # items of a group that share the rows of one plane, on devices that have groups
 LINE = (
@@ -65,8 +66,7 @@ def spread(
     images, channels = x.shape[:2]
     plane = -(-images * prod(sizes) // LINE) * LINE
     plane += LINE * (plane // LINE % 2 == 0)
-    planes = channels * prod(phases)
-    to = runtime.empty((planes * plane,), x.dtype, label)
+    to = runtime.empty((channels * prod(phases) * plane,), x.dtype, label)
     wide = max(to.memory.nbytes, x.memory.nbytes) > LARGEST
     arguments = arguments_of(
         INDEX[wide].type, x.memory, x.offset, *x.strides, *x.shape[2:], *padding, *stride, *phases,
@@ -74,32 +74,20 @@ def spread(
     )  # fmt: skip
     local = 1 if runtime.is_cpu else LOCAL
     text = own_source("convolution.c", macros_for(x.dtype, wide))
-    launch(runtime, text, "spread", label, (local, images, planes), (local, 1, 1), arguments, to.memory)
+    launch(runtime, text, "spread", label, (local, images, channels), (local, 1, 1), arguments, to.memory)
     return Planes(to.memory, sizes, plane, phases)
 
 
 def gathered(
-    runtime: Runtime,
-    label: str,
-    x: Buffer,
-    kernel: Triple,
-    places: Triple,
-    padding: Triple,
-    stride: Triple,
-    dilation: Triple,
+    runtime: Runtime, label: str, planes: Planes, rows: Memory, images: int, places: Triple, dtype: DType, wide: bool
 ) -> Memory:
-    """Enqueue the making of columns: (C kZ kY kX, N places) row by row."""
-    images, channels = x.shape[:2]
-    rows = channels * prod(kernel)
-    to = runtime.empty((rows, images * prod(places)), x.dtype, label)
-    wide = max(to.memory.nbytes, x.memory.nbytes) > LARGEST
-    arguments = arguments_of(
-        INDEX[wide].type, x.memory, x.offset, *x.strides, *x.shape[2:], *padding, *stride, *dilation, *kernel,
-        to.memory, *places,
-    )  # fmt: skip
+    """Enqueue the making of columns: for each of `rows`, which says where in the planes, all images' places."""
+    count = rows.nbytes // np.dtype(INDEX[wide].type).itemsize
+    to = runtime.empty((count, images * prod(places)), dtype, label)
+    arguments = arguments_of(INDEX[wide].type, planes.memory, rows, *planes.sizes, to.memory, *places)
     local = 1 if runtime.is_cpu else LOCAL
-    text = own_source("convolution.c", macros_for(x.dtype, wide))
-    launch(runtime, text, "columns", label, (local, images, rows), (local, 1, 1), arguments, to.memory)
+    text = own_source("convolution.c", macros_for(dtype, wide))
+    launch(runtime, text, "columns", label, (local, images, count), (local, 1, 1), arguments, to.memory)
     return to.memory
 
 
