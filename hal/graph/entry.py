@@ -31,7 +31,7 @@ from hal.spec import Spec
 from hal.tensor import Origin, Storage, Tensor, Waiting
 from hal.transfer import upload
 
-OFTEN = 30  # calls: state that is moved again within so many is fought for
+OFTEN = 10  # calls: state that is moved again within so many is fought for
 
 
 @dataclass(frozen=True)

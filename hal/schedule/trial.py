@@ -24,10 +24,10 @@ from hal.schedule.queues import overlapped
 from hal.schedule.search import WORTH
 from hal.transfer import move
 
-WARM = 2  # calls of each plan that do not count: the first one takes memory, and may compile
-TRIES = 4, 24  # calls that do: at least, and at most
+WARM = 1  # calls of each plan that do not count: the first one takes memory, and may compile
+TRIES = 5, 24  # calls that do: at least, and at most
 ENOUGH = 0.2  # seconds of them after which there are no more
-FAR = 3.0  # times the quickest plan's second call: what takes longer is not tried again
+FAR = 3.0  # times the quickest: what takes longer, twice, is not tried again
 
 
 def best_of(offers: Sequence[Offer], plan_of: Callable[[Graph], Plan], fresh: Collection[int] = ()) -> Plan:
@@ -39,6 +39,7 @@ def best_of(offers: Sequence[Offer], plan_of: Callable[[Graph], Plan], fresh: Co
     """
     first = plan_of(offers[0].graph)
     if len(offers) == 1:
+        _say(f"{offers[0].name} (predicted {1e3 * offers[0].seconds:.3g} ms)")
         return overlapped(first)
     tried: list[tuple[Offer, Plan]] = []
     runs: list[Callable[[], None]] = []
@@ -57,7 +58,7 @@ def best_of(offers: Sequence[Offer], plan_of: Callable[[Graph], Plan], fresh: Co
     if not times[best] < WORTH * times[0]:
         best = 0
     order = [best, *[i for i in range(len(tried)) if i != best]]
-    _say(f"tried, the best first: {', '.join(_told(tried[i][0], times[i]) for i in order)}")
+    _say(f"tried, the first was taken: {', '.join(_told(tried[i][0], times[i]) for i in order)}")
     return replace(tried[best][1], tried={tried[i][0].name: times[i] for i in order})
 
 
@@ -68,7 +69,7 @@ def _told(offer: Offer, seconds: float) -> str:
 
 def _say(what: str) -> None:
     if config.logs("placement"):
-        print(f"hal: {what}", file=sys.stderr)
+        print(f"hal: placement: {what}", file=sys.stderr)
 
 
 def _run(plan: Plan, fresh: Collection[int]) -> Callable[[], None]:
@@ -109,11 +110,11 @@ def _times(runs: Sequence[Callable[[], Any]]) -> list[float]:
                 going.discard(i)
                 continue
             seconds = time.perf_counter() - start
-            if attempt + 1 >= WARM:
+            if attempt >= WARM:
                 least[i] = min(least[i], seconds)
                 spent += seconds
-        quickest = min(least)
-        going -= {i for i in going if least[i] > FAR * quickest}
+        if attempt > WARM:
+            going -= {i for i in going if least[i] > FAR * min(least)}
         if len(going) < 2 or (attempt + 1 >= WARM + TRIES[0] and spent > ENOUGH):
             break
     return least

@@ -175,7 +175,7 @@ def auto(devices: list[str], quick: bool) -> Table:
         })  # fmt: skip
     return (
         "Training steps on real devices, in turn: least wall times, and medians of pairs in processor time. `auto` "
-        "begins with a model on the CPU, and its parameters stay there.",
+        "begins with a model on the CPU, and with a batch there that is the same in each step.",
         rows,
     )
 
