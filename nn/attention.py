@@ -109,12 +109,13 @@ class MultiheadAttention(Module):
             raise ShapeError(
                 f"MultiheadAttention needs three inputs of 2 or 3 axes, got {query.shape}, {key.shape}, {value.shape}"
             )
+        same = query is key is value
         if single:
             query, key, value = (x.unsqueeze(0) for x in (query, key, value))
             key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
         elif not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-        q, k, v = self._projected(query, key, value)
+        q, k, v = self._together(query) if same else self._projected(query, key, value)
         batch, n = q.shape[:2]
         k, v, more = self._extended(k, v)
         mask = self._mask(key_padding_mask, attn_mask, batch, n, k.shape[1], more)
@@ -134,11 +135,15 @@ class MultiheadAttention(Module):
             return out.squeeze(0), None if weights is None else weights.squeeze(0)
         return (out if self.batch_first else out.transpose(0, 1)), weights
 
+    def _together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of one and the same input, by one product instead of three."""
+        if self.in_proj_weight is None:
+            return self._projected(x, x, x)
+        all_three, size = F.linear(x, self.in_proj_weight, self.in_proj_bias), self.embed_dim
+        return all_three[..., :size], all_three[..., size : 2 * size], all_three[..., 2 * size :]
+
     def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         size = self.embed_dim
-        if query is key is value and self.in_proj_weight is not None:  # one product instead of three
-            together = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-            return together[..., :size], together[..., size : 2 * size], together[..., 2 * size :]
         if self.in_proj_weight is None:
             weights = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
         else:

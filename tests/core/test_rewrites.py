@@ -451,6 +451,19 @@ def test_elementwise_fusion() -> None:
     """)
 
 
+def test_no_join_is_given_up_in_a_large_graph() -> None:
+    """Sums whose parts are used, of a chain of products: from one sum to the next much is between to look through."""
+    lines = ["graph(x: float32[2, 2], w: float32[2, 2])"]
+    chain, total = "w", "x"
+    for i in range(300):
+        lines += [f"    p{i} = matmul({chain}, w)", f"    s{i} = add({total}, p{i})", f"    q{i} = matmul(s{i}, w)"]
+        chain, total = f"p{i}", f"s{i}"
+    graph = parse("\n".join([*lines, f"    return {', '.join(f'q{i}' for i in range(300))}"]))
+    fused = elementwise_fusion(graph)
+    fused.check()
+    assert [len(n.op.graph.nodes) for n in fused.nodes if isinstance(n.op, Group)] == [128, 128, 44]
+
+
 def test_several_producers_join_one_group() -> None:
     """All that feed a node, unless something that is not elementwise stands between them."""
     graph = elementwise_fusion(parse(text("""

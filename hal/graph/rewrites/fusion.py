@@ -6,31 +6,39 @@ say how they fuse get groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 
+from hal.device import Device
 from hal.graph.graph import Graph, Group, Node, Value
 from hal.graph.groups import grouped
 from hal.plugin import Backend
 
 _NEAR = 8  # nodes between two that are joined: what a backward pass needs much later is not computed before it
-_PATIENCE = 1000  # units looked at before a join is given up, so that large graphs take no longer for each node
+_MOST = 128  # nodes in a group: so many gain what there is to gain, and a kernel of them is compiled in time
 
 
 class _Unit:
-    """What runs at one time: a node, or a group of them.
+    """What runs at one time: a node, or a group of them. Nodes are known by their positions in the graph.
 
     Attributes:
-        members: its nodes, by their positions in the graph.
-        last: the highest of these.
-        needs: the values that it takes from other nodes.
+        members: its nodes.
+        last: the highest of their positions.
+        kind: what is equal for units that may be joined; None for those that may not.
+        needs: the nodes outside whose results it takes.
+        users: the nodes outside that take its results.
     """
 
-    __slots__ = ("last", "members", "needs")
+    __slots__ = ("kind", "last", "members", "needs", "users")
 
-    def __init__(self, node: Node, position: int, needs: set[Value]) -> None:
+    def __init__(self, node: Node, position: int, needs: set[int]) -> None:
         self.members = {position: node}
         self.last = position
+        self.kind: tuple[Device, tuple[int, ...]] | None = None
+        if may_fuse(node):
+            self.kind = node.device, node.outputs[0].spec.shape
         self.needs = needs
+        self.users: set[int] = set()
 
     @property
     def nodes(self) -> list[Node]:
@@ -40,21 +48,24 @@ class _Unit:
 
 def elementwise_fusion(graph: Graph) -> Graph:
     """The graph with groups of two or more elementwise nodes of one shape on devices that fuse."""
-    of: dict[Value, _Unit] = {}
+    at: list[_Unit] = []  # the unit of each node
+    made: dict[Value, int] = {}
     for position, node in enumerate(graph.nodes):
-        unit = _Unit(node, position, {x for x in node.inputs if x in of})
-        of.update(dict.fromkeys(node.outputs, unit))
-        if may_fuse(node):
-            for producer in sorted({of[x] for x in unit.needs}, key=lambda u: -u.last):
+        unit = _Unit(node, position, {made[x] for x in node.inputs if x in made})
+        for source in unit.needs:
+            at[source].users.add(position)
+        at.append(unit)
+        made.update(dict.fromkeys(node.outputs, position))
+        if unit.kind is not None:
+            for producer in sorted({at[source] for source in unit.needs}, key=lambda u: -u.last):
                 if position - producer.last > _NEAR:
                     break
-                if _alike(producer, node) and not _between(unit, producer, of):
-                    _merge(unit, producer, of)
-    units = list(dict.fromkeys(of[out] for node in graph.nodes for out in node.outputs))
-    if all(len(unit.members) == 1 for unit in units):
+                if _alike(unit, producer) and not _way(unit, producer, at) and not _way(producer, unit, at):
+                    unit = _merged(unit, producer, at)
+    units = list(dict.fromkeys(at))
+    if len(units) == len(at):
         return graph
-    needed = _needed(graph, of)
-    return graph.with_nodes(_in_order(units, needed, of))
+    return graph.with_nodes(_in_order(units, _needed(graph, at, made), at))
 
 
 def may_fuse(node: Node) -> bool:
@@ -68,52 +79,59 @@ def may_fuse(node: Node) -> bool:
     )
 
 
-def _alike(unit: _Unit, node: Node) -> bool:
-    """Whether a unit consists of elementwise nodes like this one: of its shape, on its device."""
-    member = next(iter(unit.members.values()))
-    same = member.device is node.device and member.outputs[0].spec.shape == node.outputs[0].spec.shape
-    return same and may_fuse(member)
+def _alike(a: _Unit, b: _Unit) -> bool:
+    return a.kind == b.kind and len(a.members) + len(b.members) <= _MOST
 
 
-def _between(unit: _Unit, producer: _Unit, of: Mapping[Value, _Unit]) -> bool:
-    """Whether a third unit stands between two, taking from one what it gives to the other."""
-    return _may_depend((of[x] for x in unit.needs if of[x] is not producer), producer, of) or _may_depend(
-        (of[x] for x in producer.needs if of[x] is not unit), unit, of
-    )
+def _merged(a: _Unit, b: _Unit, at: list[_Unit]) -> _Unit:
+    """The larger of two units with the members of the other: so no node changes its unit often."""
+    small, large = sorted((a, b), key=lambda u: len(u.members))
+    large.members |= small.members
+    large.last = max(a.last, b.last)
+    for position in small.members:
+        at[position] = large
+    for its, others in ((large.needs, small.needs), (large.users, small.users)):
+        its.difference_update(small.members)
+        its.update(position for position in others if at[position] is not large)
+    return large
 
 
-def _merge(unit: _Unit, producer: _Unit, of: dict[Value, _Unit]) -> None:
-    unit.members |= producer.members
-    unit.last = max(unit.members)
-    for node in producer.members.values():
-        of.update(dict.fromkeys(node.outputs, unit))
-    unit.needs = {x for x in unit.needs | producer.needs if of[x] is not unit}
+def _way(first: _Unit, second: _Unit, at: Sequence[_Unit]) -> bool:
+    """Whether third units lead from one to another, each taking from the one before.
+
+    It is looked for from both ends, a step here and a step there, until one of them has seen all that it leads to:
+    in a graph of any size that is soon, where a unit has few users or stands on little.
+    """
+    down = _reached(first, second, at, attrgetter("users"))
+    up = _reached(second, first, at, attrgetter("needs"))
+    return any(below is second or above is first for below, above in zip(down, up, strict=False))
 
 
-def _may_depend(units: Iterable[_Unit], on: _Unit, of: Mapping[Value, _Unit]) -> bool:
-    """Whether any of the units needs, directly or not, what `on` computes; also true where that takes long to tell."""
-    seen: set[_Unit] = set()
-    waiting = list(units)
+def _reached(start: _Unit, other: _Unit, at: Sequence[_Unit], near: Callable[[_Unit], set[int]]) -> Iterator[_Unit]:
+    """The units that can be reached from one, once for each connection; not by one from there to the other."""
+    seen = {start}
+    waiting = [iter([position for position in near(start) if at[position] is not other])]
     while waiting:
-        unit = waiting.pop()
-        if unit is on or len(seen) > _PATIENCE:
-            return True
+        position = next(waiting[-1], None)
+        if position is None:
+            waiting.pop()
+            continue
+        unit = at[position]
+        yield unit
         if unit not in seen:
             seen.add(unit)
-            waiting += {of[x] for x in unit.needs}
-    return False
+            waiting.append(iter(near(unit)))
 
 
-def _needed(graph: Graph, of: Mapping[Value, _Unit]) -> set[Value]:
+def _needed(graph: Graph, at: Sequence[_Unit], made: Mapping[Value, int]) -> set[Value]:
     """The values that are used outside the unit that makes them."""
     found = set(graph.results)
-    for node in graph.nodes:
-        unit = of[node.outputs[0]]
-        found.update(x for x in node.inputs if of.get(x) is not unit)
+    for position, node in enumerate(graph.nodes):
+        found.update(x for x in node.inputs if x in made and at[made[x]] is not at[position])
     return found
 
 
-def _in_order(units: list[_Unit], needed: set[Value], of: Mapping[Value, _Unit]) -> list[Node]:
+def _in_order(units: list[_Unit], needed: set[Value], at: Sequence[_Unit]) -> list[Node]:
     """A node for each unit, each after those that it needs; otherwise in the order of the graph."""
     found: list[Node] = []
     done: set[_Unit] = set()
@@ -121,7 +139,7 @@ def _in_order(units: list[_Unit], needed: set[Value], of: Mapping[Value, _Unit])
         waiting = [start]
         while waiting:
             unit = waiting[-1]
-            missing = {of[x] for x in unit.needs} - done
+            missing = {at[source] for source in unit.needs} - done
             if unit in done:
                 waiting.pop()
             elif missing:
