@@ -22,7 +22,7 @@ from hal.testing.accuracy import products_cost, unit_roundoff
 from hal.testing.calls import fetch
 from hal.testing.case import Case, Level, Outcome
 from hal.testing.checks import Declined, case, exact_device, same_bits, some_float
-from hal.testing.fake import widened
+from hal.testing.inputs import widened
 from nn.conformance_cases import LAYERS, LOSSES, OPTIMIZERS, Build
 
 UNITS = 64.0  # roundings of the largest element that a layer's results and gradients may be off by

@@ -15,7 +15,7 @@ from hal.device import Device
 from hal.dtypes import DType
 from hal.op import Array, Op, Sample, Tolerance
 from hal.spec import Spec
-from hal.testing.fake import widened
+from hal.testing.inputs import widened
 
 BINS = (0.5, 1, 2, 4, 8, 16, 64, 1024)  # upper ends, in units in the last place; the last bin is what is larger
 # Ops whose results have the sign that the standards say, even if they are zero; moving elements keeps theirs anyway.

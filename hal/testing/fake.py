@@ -23,61 +23,13 @@ from hal.dtypes import DType
 from hal.errors import DeviceError, DTypeError, OutOfMemoryError
 from hal.op import Op
 from hal.plugin import Array, Backend, Device, Kernel, Kernels, Link, Spec, Speed, hookimpl
-from hal.testing.later import Later, Trail
+from hal.testing.fake_memory import FakeBuffer, FakeMemory, row_major
+from hal.testing.inputs import widened
+from hal.testing.later import Later
+from hal.views import strides_as
 
 NO_FLOAT64 = frozenset(dtypes.REAL) - {dtypes.float64}
 UNWRITTEN = 0xA5  # every byte of memory that nothing was written into
-Shape = tuple[int, ...]
-
-
-class FakeMemory:
-    """Bytes of a fake device, which several buffers may share."""
-
-    __slots__ = ("__weakref__", "bytes", "trail")
-
-    def __init__(self, data: Array) -> None:
-        self.bytes = data
-        self.trail = Trail()
-
-
-class FakeBuffer:
-    """Memory of a fake device, and which elements of it, in which order; only its backend may look inside.
-
-    Attributes:
-        device: where it is.
-        memory: the bytes.
-        offset: of the first element, in elements.
-        shape, strides: as of an array; strides in elements.
-        dtype: of the elements.
-    """
-
-    __slots__ = ("__weakref__", "device", "dtype", "memory", "offset", "shape", "strides")
-
-    def __init__(
-        self, device: Device, memory: FakeMemory, dtype: DType, shape: Shape, strides: Shape, offset: int = 0
-    ) -> None:
-        self.device = device
-        self.memory = memory
-        self.dtype = dtype
-        self.shape = shape
-        self.strides = strides
-        self.offset = offset
-
-    @property
-    def contents(self) -> Array:
-        """The elements, as an array that shares the memory. What is still to be computed is not in it."""
-        size = self.dtype.itemsize
-        strides = tuple(size * s for s in self.strides)
-        return np.ndarray(self.shape, self.dtype.numpy, self.memory.bytes, size * self.offset, strides)
-
-    def viewed(self, shape: Shape, strides: Shape, offset: int = 0) -> FakeBuffer:
-        """Another buffer on the same memory, which starts `offset` elements after this one."""
-        return FakeBuffer(self.device, self.memory, self.dtype, shape, strides, self.offset + offset)
-
-    def __array__(self, *args: Any, **kwargs: Any) -> Array:
-        raise DeviceError(
-            "a buffer of a fake device was read as if it were a NumPy array: only its backend may do that"
-        )
 
 
 class Fake(Backend):
@@ -312,7 +264,7 @@ class Fake(Backend):
             return x.viewed(spec.shape, steps, first)
         if op.name == "reshape":
             x = buffers[0]
-            new = restrided(x.shape, x.strides, spec.shape)
+            new = strides_as(x.shape, x.strides, spec.shape)
             return None if new is None else x.viewed(spec.shape, new)
         return None
 
@@ -414,44 +366,6 @@ class Registered:
         from hal import registry
 
         registry.unregister(self.backend.name)
-
-
-def row_major(shape: Shape) -> Shape:
-    """The strides of an array whose last axis lies in a row, in elements."""
-    strides = [1]
-    for n in shape[:0:-1]:
-        strides.append(strides[-1] * n)
-    return tuple(reversed(strides)) if shape else ()
-
-
-def restrided(shape: Shape, strides: Shape, wanted: Shape) -> Shape | None:
-    """The strides with which the same memory shows `wanted`, another shape; None where no strides can."""
-    if 0 in shape:
-        return row_major(wanted)
-    runs: list[tuple[int, int]] = []  # sizes and strides of axes that can be walked through as if they were one
-    for n, stride in zip(shape, strides, strict=True):
-        if n == 1:
-            continue
-        if runs and runs[-1][1] == n * stride:
-            n *= runs.pop()[0]
-        runs.append((n, stride))
-    found, left, step = [], 1, 1
-    for n in reversed(wanted):
-        if left == 1 and n != 1:
-            left, step = runs.pop()
-        if left % n:
-            return None
-        found.append(step)
-        left, step = left // n, step * n
-    return tuple(reversed(found))
-
-
-def widened(x: Array) -> Array:
-    """`x` as references take it: real floating types in float64, complex in complex128, others as they are."""
-    kind = dtypes.of(x.dtype).kind
-    wide: dict[str, type] = {"float": np.float64, "complex": np.complex128}
-    with np.errstate(invalid="ignore"):  # NaNs that signal
-        return x.astype(wide[kind]) if kind in wide else x
 
 
 @hookimpl

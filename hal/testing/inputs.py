@@ -7,6 +7,7 @@ from functools import cache
 import ml_dtypes
 import numpy as np
 
+from hal import dtypes
 from hal.dtypes import DType
 from hal.op import Array
 
@@ -97,3 +98,11 @@ def pairs(dtype: DType, count: int, seed: int, *, ordinary: bool) -> tuple[Array
         size = np.abs(pool.astype(np.float64))
     usable = (size >= 2.0**-5) & (size < 2.0**5) if ordinary else np.isfinite(size) & (size > 0)
     return rng.choice(pool[usable], count), rng.choice(pool[usable], count)
+
+
+def widened(x: Array) -> Array:
+    """`x` as references take it: real floating types in float64, complex in complex128, others as they are."""
+    kind = dtypes.of(x.dtype).kind
+    wide: dict[str, type] = {"float": np.float64, "complex": np.complex128}
+    with np.errstate(invalid="ignore"):  # NaNs that signal
+        return x.astype(wide[kind]) if kind in wide else x

@@ -30,7 +30,7 @@ from hal.spec import Spec
 from hal.tensor import Tensor
 from hal.testing.accuracy import expected, ulp, unit_roundoff
 from hal.testing.calls import FLOATS, fetch, stated_by, states_its_own
-from hal.testing.fake import widened
+from hal.testing.inputs import widened
 
 WORLDS = 4  # runs of the reference with coarse rounding
 COARSE = 16.0  # how many times as coarsely they round as a device may

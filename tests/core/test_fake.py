@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import hal
 from hal import dtypes, ops
 from hal.errors import DeviceError
 from hal.testing import later
-from hal.testing.fake import Fake, restrided
+from hal.testing.fake import Fake
 from hal.testing.later import Later, Trail
 
 ASYNCHRONOUS = {"asynchronous": True, "views": True, "out": True, "host_memory": True, "dtypes": dtypes.ALL}
@@ -55,32 +54,6 @@ def test_views_of_views_add_up() -> None:
         expected = array(4, 6)
         expected[1:, ::-2].T[1:] *= 10
         np.testing.assert_array_equal(x.cpu().numpy(), expected)
-
-
-@pytest.mark.parametrize(
-    ("take", "shape"),
-    [
-        (lambda x: x[:, 2:3, 0], (4,)),
-        (lambda x: x[:, :, 3], (2, 2, 5)),
-        (lambda x: x.transpose(0, 2, 1)[1:], (3, 2, 3, 5)),
-        (lambda x: x[::2, ::-1], (1, 2, 5, 3, 2)),
-        (lambda x: x[:0], (7, 0)),
-        (lambda x: np.broadcast_to(x[0, 0, 0], (3, 4)), (6, 2)),
-        (lambda x: x.T, (120,)),
-        (lambda x: x[:, :4], (16, 6)),
-        (lambda x: x[::2], (60,)),
-        (lambda x: x[0, 0, 0], (1, 1)),
-    ],
-)
-def test_a_reshape_is_a_view_where_one_of_numpy_is(take: Any, shape: tuple[int, ...]) -> None:
-    memory = np.arange(120).reshape(4, 5, 6)
-    x = np.asarray(take(memory))
-    strides = restrided(x.shape, tuple(s // 8 for s in x.strides), shape)
-    wanted = x.reshape(shape)
-    assert (strides is not None) == (np.shares_memory(wanted, x) or not x.size)
-    if strides is not None and x.size:
-        seen = np.lib.stride_tricks.as_strided(x, shape, [8 * s for s in strides])
-        np.testing.assert_array_equal(seen, wanted)
 
 
 def test_a_reshape_that_no_strides_can_say_is_a_copy() -> None:

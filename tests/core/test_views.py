@@ -172,6 +172,32 @@ def test_a_reshape_that_has_to_copy_is_no_view() -> None:
     assert x.tolist() == [[400, 401, 402], [403, 404, 405]]
 
 
+@pytest.mark.parametrize(
+    ("take", "shape"),
+    [
+        (lambda x: x[:, 2:3, 0], (4,)),
+        (lambda x: x[:, :, 3], (2, 2, 5)),
+        (lambda x: x.transpose(0, 2, 1)[1:], (3, 2, 3, 5)),
+        (lambda x: x[::2, ::-1], (1, 2, 5, 3, 2)),
+        (lambda x: x[:0], (7, 0)),
+        (lambda x: np.broadcast_to(x[0, 0, 0], (3, 4)), (6, 2)),
+        (lambda x: x.T, (120,)),
+        (lambda x: x[:, :4], (16, 6)),
+        (lambda x: x[::2], (60,)),
+        (lambda x: x[0, 0, 0], (1, 1)),
+    ],
+)
+def test_a_reshape_is_a_view_where_one_of_numpy_is(take: Any, shape: tuple[int, ...]) -> None:
+    memory = np.arange(120).reshape(4, 5, 6)
+    x = np.asarray(take(memory))
+    strides = strides_as(x.shape, tuple(s // 8 for s in x.strides), shape)
+    wanted = x.reshape(shape)
+    assert (strides is not None) == (np.shares_memory(wanted, x) or not x.size)
+    if strides is not None and x.size:
+        seen = np.lib.stride_tricks.as_strided(x, shape, [8 * s for s in strides])
+        np.testing.assert_array_equal(seen, wanted)
+
+
 def test_what_a_reshape_has_to_copy_is_what_numpy_copies() -> None:
     rng = np.random.default_rng(0)
     seen = {False: 0, True: 0}

@@ -18,7 +18,8 @@ from hal.plugin import Backend, Kernels, Spec
 from hal.testing import suite
 from hal.testing.calls import Call, check_call
 from hal.testing.case import Case, Level, Outcome
-from hal.testing.fake import Fake, FakeBuffer
+from hal.testing.fake import Fake
+from hal.testing.fake_memory import FakeBuffer
 from hal.testing.inputs import looked_at
 from hal.testing.report import Report
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from hal import ops
 from hal.op import Array
-from hal.testing.fake import widened
 from hal.testing.faults.fault import miscomputes
+from hal.testing.inputs import widened
 
 
 def _rounds_toward_zero(y: Array, a: Array, b: Array) -> Array:

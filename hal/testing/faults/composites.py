@@ -9,8 +9,8 @@ import numpy as np
 
 from hal import ops
 from hal.op import Array
-from hal.testing.fake import widened
 from hal.testing.faults.fault import miscomputes
+from hal.testing.inputs import widened
 
 
 def called(op: str, *inputs: Array, **settings: Any) -> Any:

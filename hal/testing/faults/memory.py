@@ -11,7 +11,8 @@ from hal import dtypes
 from hal.errors import DeviceError, OutOfMemoryError
 from hal.op import Array, Op
 from hal.plugin import Device, Spec
-from hal.testing.fake import Fake, FakeBuffer, FakeMemory, row_major
+from hal.testing.fake import Fake
+from hal.testing.fake_memory import FakeBuffer, FakeMemory, row_major
 from hal.testing.faults.fault import SEVERAL, SMALL, Fault
 
 VIEWING: dict[str, Any] = {"dtypes": dtypes.ALL, "views": True}

@@ -10,7 +10,8 @@ from hal import dtypes
 from hal.errors import DeviceError
 from hal.op import Array, Op
 from hal.plugin import Device, Spec
-from hal.testing.fake import Fake, FakeBuffer
+from hal.testing.fake import Fake
+from hal.testing.fake_memory import FakeBuffer
 from hal.testing.faults.fault import Fault
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from hal import dtypes
 from hal.op import Array, Op
 from hal.plugin import Device, Spec
-from hal.testing.fake import Fake, FakeBuffer
+from hal.testing.fake import Fake
+from hal.testing.fake_memory import FakeBuffer
 from hal.testing.faults.fault import SEVERAL, Fault, Miscomputing
 
 LATER: dict[str, Any] = {"dtypes": dtypes.ALL, "asynchronous": True, **SEVERAL}

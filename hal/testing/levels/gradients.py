@@ -28,7 +28,7 @@ from hal.testing.calls import (
 )
 from hal.testing.case import Case, Level, Outcome
 from hal.testing.checks import exact_device
-from hal.testing.fake import widened
+from hal.testing.inputs import widened
 
 LARGEST = 1500  # elements of the inputs of a call: finite differences of more say nothing new
 CALLS = {"float32": 6, "float64": 3, "float16": 2, "bfloat16": 2}  # of each op
