@@ -4,7 +4,12 @@
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
+import ctypes
+import sys
+import sysconfig
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hal_cuda.driver import Address, Convolution, Failure, Handle, Layout, Refused
@@ -20,14 +25,25 @@ NEVER = ("NONDETERMINISTIC", "DOWN_CONVERT_INPUTS", "REDUCED_PRECISION_REDUCTION
 INEXACT = ("TENSOR_CORE", "FFT", "WINOGRAD", "WINOGRAD_TILE_4x4", "WINOGRAD_TILE_6x6", "WINOGRAD_TILE_13x13")
 
 
+@cache
+def front_end() -> Any:
+    """The front end; a library that Python's path leads to and it would not look for is loaded first."""
+    folders = [sysconfig.get_path("purelib"), *sys.path]
+    files = [f for folder in folders for f in sorted(Path(folder, "nvidia", "cudnn", "lib").glob("libcudnn.so.*"))]
+    if files:
+        ctypes.CDLL(str(files[0]))
+    import cudnn
+
+    return cudnn
+
+
 def described(wanted: Convolution, **where: Any) -> Any:
     """The graph of a convolution, not planned yet.
 
     Args:
         where: what it is for: `handle`, or `device_property` of a GPU that is not there.
     """
-    import cudnn
-
+    cudnn = front_end()
     kind, wide = getattr(cudnn.data_type, KINDS[wanted.dtype]), cudnn.data_type.FLOAT
     graph = cudnn.pygraph(io_data_type=kind, intermediate_data_type=wide, compute_data_type=wide, **where)
 
@@ -62,8 +78,7 @@ def planned(wanted: Convolution, **where: Any) -> tuple[Any, int]:
     Raises:
         Refused: cuDNN has no engine for it that may be used here.
     """
-    import cudnn
-
+    cudnn = front_end()
     try:
         graph = described(wanted, **where)
         graph.validate()
@@ -83,8 +98,7 @@ def planned(wanted: Convolution, **where: Any) -> tuple[Any, int]:
 def version() -> str:
     """cuDNN and its front end with their versions, or "" where one of them is not installed."""
     try:
-        import cudnn
-
+        cudnn = front_end()
         return f"cuDNN {cudnn.backend_version()}, front end {cudnn.__version__}"
     except (ImportError, OSError, RuntimeError, AttributeError):  # no package; one that finds no library
         return ""
@@ -94,8 +108,7 @@ class CuDNN:
     """cuDNN on one stream of the GPU that is the current one."""
 
     def __init__(self, stream: Handle) -> None:
-        import cudnn
-
+        cudnn = front_end()
         try:
             self.handle = cudnn.create_handle()
             cudnn.set_stream(self.handle, stream)

@@ -2,8 +2,8 @@
 
     python tests/bench/cudnn_plans.py > docs/measured/cudnn-plans.md
 
-Needs `nvidia-cudnn-frontend`, `nvidia-cudnn-cu13` with what it loads (cuBLAS, NVRTC), and, where there is no driver,
-g++: a library that stands in for the driver's, and answers that there is no GPU, is built for the run. Planning is what
+Needs `nvidia-cudnn-frontend`, `nvidia-cudnn-cu13` and what that loads, and, where there is no driver, g++: a library that
+stands in for the driver's, and answers that there is no GPU, is built for the run. Planning is what
 cuDNN documents as ahead-of-time compilation without a device; nothing is run, and nothing is said of speed.
 """
 
@@ -73,40 +73,24 @@ MADE = {"forward": ("y", False), "with a bias": ("y", True), "by images": ("x", 
 STAND_IN = 'extern "C" { int cuDriverGetVersion(int *v) { *v = 13000; return 0; } %s }\n'
 
 
-def load_libraries() -> None:
-    """Load what cuDNN needs, from the packages beside it: once it asks for them by name, they are there."""
-    folders = [Path(p) / "nvidia" for p in sys.path]
-    found = [file for folder in folders for file in sorted(folder.glob("*/lib/*.so*"))]
-    wanted = [f for n in ("libnvrtc.so", "libcublasLt.so", "libcublas.so") for f in found if f.name.startswith(n)]
+def load_driver() -> None:
+    """Load NVIDIA's driver, or, where there is none, what has the names that cuDNN asks of it and says: no GPU."""
     try:
         ctypes.CDLL("libcuda.so.1")
+        return
     except OSError:
         asked: set[str] = set()
-        for file in found:
-            if file.name.startswith("libcudnn"):
-                told = subprocess.run(
-                    ["nm", "-D", "--undefined-only", str(file)], capture_output=True, text=True, check=True
-                )
-                asked |= set(re.findall(r"\bcu[A-Z]\w*$", told.stdout, re.MULTILINE))
-        with tempfile.TemporaryDirectory() as folder:
-            library = Path(folder, "libcuda.so.1")
-            text = STAND_IN % " ".join(f"int {name}() {{ return 100; }}" for name in sorted(asked))
-            command = [
-                "g++",
-                "-w",
-                "-shared",
-                "-fPIC",
-                "-Wl,-soname,libcuda.so.1",
-                "-x",
-                "c++",
-                "-",
-                "-o",
-                str(library),
-            ]
-            subprocess.run(command, input=text, text=True, check=True)
-            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    for file in wanted:
-        ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL)
+    for folder in map(Path, sys.path):
+        for file in folder.glob("nvidia/cudnn/lib/libcudnn*.so.*"):
+            command = ["nm", "-D", "--undefined-only", str(file)]
+            told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            asked |= set(re.findall(r"\bcu[A-Z]\w*$", told, re.MULTILINE))
+    with tempfile.TemporaryDirectory() as folder:
+        library = str(Path(folder, "libcuda.so.1"))
+        text = STAND_IN % " ".join(f"int {name}() {{ return 100; }}" for name in sorted(asked))
+        command = ["g++", "-w", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-x", "c++", "-", "-o", library]
+        subprocess.run(command, input=text, text=True, check=True)
+        ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
 
 
 def cases() -> Iterator[tuple[str, str, str, list[Convolution]]]:
@@ -142,9 +126,8 @@ def main() -> None:
     """Print the page."""
     quiet = os.dup(2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # cuDNN names every function that the stand-in does not have
-    load_libraries()
-    import cudnn
-
+    load_driver()
+    cudnn = front_end()
     versions = f"cuDNN {cudnn.backend_version_string()}, front end {metadata.version('nvidia-cudnn-frontend')}"
     print(f"""# Which engines cuDNN has for HAL's convolutions
 
