@@ -3,8 +3,8 @@
     python tests/bench/cudnn_plans.py > docs/measured/cudnn-plans.md
 
 Needs `nvidia-cudnn-frontend`, `nvidia-cudnn-cu13` and what that loads, and, where there is no driver, g++: a library
-that stands in for the driver's, and answers that there is no GPU, is built for the run. Planning is what cuDNN documents
-as ahead-of-time compilation without a device; nothing is run, and nothing is said of speed.
+that stands in for the driver's, and answers that there is no GPU, is built for the run. Planning so is what cuDNN calls
+ahead-of-time compilation without a device; nothing is run, and nothing is said of speed.
 """
 
 # ruff: noqa: E402  # what is imported is found in the folders that come first
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "backends")]
 
 from hal.codegen.kernels.layout import Shape, row_strides
-from hal_cuda.cudnn_driver import front_end, planned  # noqa: E402
+from hal_cuda.cudnn_driver import front_end, planned
 from hal_cuda.driver import Convolution, Layout, Refused
 
 # What NVIDIA publishes of three GPUs, by the names that cuDNN's own descriptions have.
