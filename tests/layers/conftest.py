@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import slow_dataset
 
 import hal
 import nn
@@ -68,3 +70,12 @@ def parity(torch: ModuleType) -> Callable[..., None]:
             close(value, after[name], tolerance)
 
     return check
+
+
+@pytest.fixture
+def no_thread_left() -> Iterator[None]:
+    """The loaders of the test have ended their threads."""
+    slow_dataset.before.clear()
+    slow_dataset.before.update(threading.enumerate())
+    yield
+    assert not slow_dataset.workers()
