@@ -19,6 +19,7 @@ from hal.graph.rewrite import SIMPLIFICATIONS, changes_rounding, optimized, simp
 from hal.graph.rewrites.algebra import algebra, rounding_algebra
 from hal.graph.rewrites.common import common_subexpressions
 from hal.graph.rewrites.dead import dead_code
+from hal.graph.rewrites.decomposition import decomposed
 from hal.graph.rewrites.folding import constant_folding
 from hal.graph.rewrites.fusion import elementwise_fusion
 from hal.graph.rewrites.joins import joins
@@ -31,6 +32,7 @@ from hal.graph.rewrites.updates import optimizer_updates
 from hal.graph.text import parse
 from hal.plugin import hookimpl
 from hal.registry import registry
+from hal.testing.fake import Fake
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +106,40 @@ def test_common_subexpressions() -> None:
             return v2, v2, v4, c2, v6
         """,
     )
+
+
+def test_what_another_device_has_no_kernel_for_is_taken_apart_for_it() -> None:
+    before = """
+        graph(x: float32[2, 3])
+            v0: float32[2, 3] = silu(x)
+            v1: float32[2] = mean(v0, axis=(1,))
+            v2: float32[2] = exp(v1)
+            return v0, v2
+        """
+    with Fake("poor", missing=("silu", "mean")).registered():
+        check(
+            lambda graph: decomposed(graph, hal.device("poor")),
+            before,
+            """
+            graph(x: float32[2, 3])
+                c0: float32[] = constant(1.0)
+                c1: float32[] = constant(3.0)
+                v0: float32[2, 3] = neg(x)
+                v1: float32[2, 3] = exp(v0)
+                v2: float32[2, 3] = add(v1, c0)
+                v3: float32[2, 3] = div(x, v2)
+                v4: float32[2] = sum(v3, axis=(1,))
+                v5: float32[2] = div(v4, c1)
+                v6: float32[2] = exp(v5)
+                return v3, v6
+            """,
+        )
+        graph = parse(text(before))
+        assert decomposed(graph, hal.device("cpu")) is graph
+        x = hal.randn(2, 3)
+        pairs_of = plan_of(decomposed(graph, hal.device("poor"))).run(x.buffer), plan_of(graph).run(x.buffer)
+        for got, want in zip(*pairs_of, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 def test_constant_folding() -> None:

@@ -172,7 +172,11 @@ def test_an_epoch_with_a_last_smaller_batch_and_evaluation_moves_state_once(fast
 
 def test_evaluation_first_does_not_decide_for_training(fast: Counted, moves: list[str]) -> None:
     follow, auto = both()
-    assert [*auto.check(8), *auto.train(8, 8), *auto.check(8)] == [*follow.check(8), *follow.train(8, 8), *follow.check(8)]
+    assert [*auto.check(8), *auto.train(8, 8), *auto.check(8)] == [
+        *follow.check(8),
+        *follow.train(8, 8),
+        *follow.check(8),
+    ]
     same(auto, follow)
 
 
@@ -245,9 +249,7 @@ def test_whatever_others_do_with_state_between_calls_is_as_if_it_were_at_home(
     same(auto, follow)
 
 
-def test_who_wants_state_at_home_all_the_time_gets_a_plan_that_leaves_it_there(
-    fast: Counted, moves: list[str]
-) -> None:
+def test_who_wants_state_at_home_all_the_time_gets_a_plan_that_leaves_it_there(fast: Counted, moves: list[str]) -> None:
     follow, auto = both()
     for _ in range(6):
         for learner in (follow, auto):
@@ -351,10 +353,14 @@ def test_a_report_says_what_was_tried_and_what_lives_elsewhere(
     auto = Learner("auto")
     auto.train(8)
     told = str(auto.plan.report())
-    assert re.search(r"tried when it was made: all on fast, state on fast [\d.]+ .s, follow .*; the first was taken", told)
+    assert re.search(
+        r"tried when it was made: all on fast, state on fast [\d.]+ .s, follow .*; the first was taken", told
+    )
     assert re.search(r"\d+ inputs \([\d.]+ KiB\) live on fast between calls, .* and not on home", told)
     assert re.search(r"\d+ results \([\d.]+ .*B\) are left on fast until somebody wants them on home", told)
-    assert re.search(r"hal: placement: tried, the first was taken: all on fast, .* \(predicted .*\), follow", capsys.readouterr().err)
+    assert re.search(
+        r"hal: placement: tried, the first was taken: all on fast, .* \(predicted .*\), follow", capsys.readouterr().err
+    )
 
 
 def test_simulated_devices_are_chosen_by_nobodys_clock(fast: Counted) -> None:
