@@ -68,7 +68,7 @@ class CuBLASLt:
         key = (dtype, sizes, a[1:], b[1:], out[1:], batch, precision)
         try:
             if key not in self._known:
-                self._known[key] = self._planned(dtype, sizes, a, b, out, batch, precision)
+                self._known[key] = self._planned(bias, dtype, sizes, a, b, out, batch, precision)
             found = self._known[key]
             if found is None:
                 return False
@@ -118,9 +118,10 @@ class CuBLASLt:
     def _put_product(self, product: Handle, **values: Values) -> None:
         put(self.library.matmul_desc_set_attribute, self.library.MatmulDescAttribute, product, **values)
 
-    def _planned(self, *given: Any) -> Planned | None:
+    def _planned(self, bias: Address, *given: Any) -> Planned | None:
         library = self.library
         product, (a, b, out) = self.described(*given)
+        self._put_product(product, BIAS_POINTER=(bias, np.uint64))  # is part of what is asked for
         preference = self.preference()
         result, count = np.zeros(RESULT, np.uint64), np.zeros(1, np.int32)
         try:

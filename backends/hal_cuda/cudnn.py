@@ -32,14 +32,17 @@ def by_cudnn(
     if not runtime.convolutions or x.dtype not in NARROW or address_of(result) % ALIGNMENT:
         return False
     axes = max(axes, 2)
-    given = {name: b if name == made else _readable(b) for name, b in (("x", x), ("w", w), ("y", y))}
-    if bias is not None:
-        given["bias"] = _readable(bias)
     of_x, of_w, of_y = (_layout((*b.shape[:2], *b.shape[5 - axes :])) for b in (x, w, y))
     exactly = precision() if x.dtype is dtypes.float32 else "highest"
     window = (padding[3 - axes :], stride[3 - axes :], dilation[3 - axes :])
     wanted = Convolution(made, x.dtype.name, of_x, of_w, of_y, *window, bias is not None, exactly)
-    return runtime.convolve(label, wanted, given)
+    planned = runtime.plan(label, wanted)
+    if planned is None:
+        return False
+    given = {name: b if name == made else _readable(b) for name, b in (("x", x), ("w", w), ("y", y))}
+    if bias is not None:
+        given["bias"] = _readable(bias)
+    return runtime.convolve(label, planned, given)
 
 
 def _readable(x: Buffer) -> Buffer:

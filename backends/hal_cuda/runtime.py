@@ -35,6 +35,8 @@ GONE = (
     "Misaligned",
 )  # fmt: skip
 
+Planned = tuple[Any, int]  # a plan of the driver's, and the bytes that it works in
+
 
 class CUDARuntime(Runtime):
     """A GPU that runs kernels. There is one for each, made on first use.
@@ -67,7 +69,7 @@ class CUDARuntime(Runtime):
         self.recent: deque[str] = deque(maxlen=REMEMBERED)
         self.lingering: deque[Any] = deque()
         self._workspace: Memory | None = None
-        self._plans: dict[Convolution, tuple[Any, int] | None] = {}
+        self._plans: dict[Convolution, Planned | None] = {}
         with self.guarded("the first use"):
             self.stream = driver.stream(ordinal)
             room = memory_limit(driver.free_memory(ordinal))
@@ -180,11 +182,8 @@ class CUDARuntime(Runtime):
         """What plans convolutions, or "" where all are made of columns and products."""
         return self.driver.convolutions()
 
-    def convolve(self, label: str, wanted: Convolution, given: Mapping[str, Buffer]) -> bool:
-        """Enqueue a convolution by cuDNN; False where it declines, or there is no room for what it works in.
-
-        What it declined once is not asked for again.
-        """
+    def plan(self, label: str, wanted: Convolution) -> Planned | None:
+        """How cuDNN makes a convolution; None where it declines: what it declined once is not asked for again."""
         with self.lock, self.guarded(label):
             if wanted not in self._plans:
                 try:
@@ -193,13 +192,15 @@ class CUDARuntime(Runtime):
                     self._plans[wanted] = None
                     if logs("kernels"):
                         print(f"hal: {label} on {self.name}: not by cuDNN, for {wanted} ({error})", file=sys.stderr)
-            found = self._plans[wanted]
-            if found is None:
-                return False
-            plan, nbytes = found
+            return self._plans[wanted]
+
+    def convolve(self, label: str, planned: Planned, given: Mapping[str, Buffer]) -> bool:
+        """Enqueue a convolution by cuDNN; False where there is no room for what it works in."""
+        plan, nbytes = planned
+        with self.lock, self.guarded(label):
             try:
                 workspace = self.workspace(nbytes)
-            except OutOfMemoryError:  # ours need less
+            except OutOfMemoryError:
                 return False
             if self.held is not None:
                 self.held += [b.memory for b in given.values()]
