@@ -113,7 +113,7 @@ def measure(device: Device, progress: Progress = _silent) -> Calibration:
 
 
 def _points(bench: Bench, progress: Progress) -> dict[str, list[Point]]:
-    """Of each pace the calls that tell of it: what they cost, and what they take."""
+    """Of each pace the calls that tell of it: what they cost, and what they take. A small call tells of what has one."""
     able = [call for call in calls() if bench.takes(call)]
     if not able:
         return {}
@@ -133,7 +133,8 @@ def _points(bench: Bench, progress: Progress) -> dict[str, list[Point]]:
             seconds = max(one.seconds - empty.seconds, LEAST) / one.copies
             for name in call.tells:
                 points.setdefault(name, []).append((*one.cost, seconds))
-    return points
+    first = next(iter(points.values()), [])[:1]
+    return {name: found + first if len(found) == 1 else found for name, found in points.items()}
 
 
 def _rounded(number: float) -> float:

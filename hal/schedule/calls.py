@@ -1,7 +1,7 @@
 """The calls by which a device's speed is known: ops of each family on a few sizes, derived from the op table or listed.
 
-An op that takes arrays element by element, and no settings, needs no row here. Inputs are written as their sizes, with
-a dtype if it is not float32: `64x10 64:int64`, `-` for a single number.
+An op that takes arrays element by element, and no settings, needs no row here; of those, one size is enough. Inputs are
+written as their sizes, with a dtype if it is not float32: `64x10 64:int64`, `-` for a single number.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hal.schedule.speed import ANY
 from hal.spec import Spec
 from hal.views import VIEWS
 
-SIZES = (16, 1 << 16)  # elements of ops that take one by one
+SIZE = 1 << 15  # elements of ops that take them one by one
 Settings = Mapping[str, Any]
 
 LAST, FIRST, MAPS = {"axis": (-1,)}, {"axis": (0,)}, {"axis": (0, 2, 3)}
@@ -34,6 +34,7 @@ HALVED = {"kernel": (2, 2), "stride": (2, 2)}
 LAPPED = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1)}
 # fmt: off
 ROWS: tuple[tuple[str, Settings, tuple[str, ...]], ...] = (  # op, settings, and the inputs of some calls
+    ("add", {}, ("16 16",)),
     ("matmul", {}, ("8x8 8x8", "64x16 16x64", "64x64 64x64", "64x256 256x128", "128x1024 1024x32", "256x256 256x256",
                     "16x32x32 16x32x16")),
     ("linear", {}, ("8x8 8x8 8", "64x64 10x64 10", "8x32x64 64x64 64", "64x256 128x256 128", "64x784 256x784 256")),
@@ -144,18 +145,18 @@ class Call:
 
 
 def calls() -> Iterator[Call]:
-    """All that is timed to know how fast a device is."""
-    for op in ops.TABLE.values():
-        if op.kind == "elementwise" and not op.settings:
-            sample = next(op.samples(np.random.default_rng(0)))
-            for size in SIZES if len(sample.inputs) <= 2 else ():
-                yield _of(op, tuple(Spec((size,), _dtype(x.dtype)) for x in sample.inputs), {})
+    """All that is timed to know how fast a device is: the smallest first."""
     for name, settings, several in ROWS:
         for texts in several:
             inputs = tuple(map(_spec, texts.split()))
             yield _of(ops.TABLE[name], inputs, settings)
             if name in STEPS:
                 yield Call((GROUP.format("updates"),), inputs, partial(_steps, ops.TABLE[name], settings), UPDATED)
+    for op in ops.TABLE.values():
+        if op.kind == "elementwise" and not op.settings:
+            sample = next(op.samples(np.random.default_rng(0)))
+            if len(sample.inputs) <= 2:
+                yield _of(op, tuple(Spec((SIZE,), _dtype(x.dtype)) for x in sample.inputs), {})
     for size in CHAINED:
         for names in CHAINS:
             both = (Spec((size,), dtypes.float32),) * 2

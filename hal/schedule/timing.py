@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 
 import numpy as np
@@ -22,7 +23,8 @@ from hal.spec import Spec
 PATIENCE = 0.0005  # seconds for which each plan is repeated
 ROUNDS = 2  # of that
 MOST = 4096  # repetitions
-WARM = 5  # calls of a plan until it runs as it will: kernels are compiled, launches are recorded
+WARM = 4  # calls of a plan after the first until it runs as it will: launches are recorded
+ENOUGH = 0.01  # seconds after which nothing is called again
 COPIES, FEW, MUCH = 8, 3, 3_000_000  # calls in a plan, and in one whose calls have so many operations
 
 
@@ -105,30 +107,42 @@ class Timed:
     def measure(self) -> None:
         """Run it for a while."""
         backend, device = self.bench.device.backend, self.bench.device
+        wait = partial(backend.synchronize, device)
         try:
-            given = self.bench.buffers([v.spec for v in self.plan.graph.inputs])
-            for _ in range(WARM if self.seconds == inf else 0):
-                self.plan.run(*given)
-            found = least_time(lambda: self.plan.run(*given), lambda: backend.synchronize(device), self._calls)
+            run = partial(self.plan.run, *self.bench.buffers([v.spec for v in self.plan.graph.inputs]))
+            if self.seconds == inf:
+                _warm(run, wait)
+            found = least_time(run, wait, self._calls)
         except OutOfMemoryError:  # at the moment, perhaps
             return
         self.seconds, self._calls = min(self.seconds, found[0]), found[1]
+
+
+def _warm(call: Callable[[], object], wait: Callable[[], None]) -> None:
+    """Call until calls run as they will; where they take long, what is gained by that is nothing."""
+    call()
+    wait()
+    start = time.perf_counter()
+    for _ in range(WARM):
+        if time.perf_counter() - start < ENOUGH:
+            call()
+            wait()
 
 
 def least_time(call: Callable[[], object], wait: Callable[[], None], calls: int = 1) -> tuple[float, int]:
     """The least time of a call, and how many have to follow each other to be timed."""
     call()
     wait()
-    best = inf
+    best, first = inf, time.perf_counter()
     for _ in range(ROUNDS):
-        while True:
+        while time.perf_counter() - first < ENOUGH:
             start = time.perf_counter()
             for _ in range(calls):
                 call()
             wait()
             seconds = time.perf_counter() - start
+            best = min(best, seconds / calls)
             if seconds >= PATIENCE or calls >= MOST:
                 break
             calls *= 2
-        best = min(best, seconds / calls)
     return best, calls
