@@ -23,7 +23,7 @@ class Peer:
 
     def put(self, array: Any) -> Any:
         """An array on the device."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no put: write how an array gets onto the device")
 
     def wait(self) -> None:
         """Wait until the device is done."""
@@ -34,7 +34,7 @@ class Peer:
 
     def cast(self, x: Any, kind: str) -> Any:
         """An array in another dtype."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no cast: write how an array is converted")
 
     def allow_tf32(self, allowed: bool) -> None:
         """Whether float32 may be rounded to TF32 where products are made, from now on."""
@@ -71,7 +71,69 @@ class Peer:
         return None
 
 
-class Hal(Peer):
+class Autograd(Peer):
+    """A library with torch's names, one op after another."""
+
+    library: Any
+    functional: Any
+    device: Any
+
+    def _named(self) -> None:
+        library, functional = self.library, self.functional
+
+        def sum_of(x: Any, axis: int | None) -> Any:
+            return x.sum() if axis is None else x.sum(axis)
+
+        self.names = SimpleNamespace(
+            tanh=library.tanh, sigmoid=library.sigmoid, relu=library.relu, sum=sum_of,
+            softmax=lambda x: library.softmax(x, -1), layer_norm=lambda x: functional.layer_norm(x, x.shape[-1:]),
+        )  # fmt: skip
+
+    def put(self, array: Any) -> Any:
+        return self.library.tensor(array, device=self.device)
+
+    def array(self, result: Any) -> Any:
+        first = result[0] if isinstance(result, tuple) else result
+        return first.detach().float().cpu().numpy()
+
+    def cast(self, x: Any, kind: str) -> Any:
+        return x.to(getattr(self.library, kind))
+
+    def copy(self, x: Any) -> Call | None:
+        given = self.put(x)
+        return lambda: given.clone()
+
+    def matmul(self, a: Any, b: Any, kind: str) -> Call | None:
+        return self._product(a, b, kind)
+
+    def chain(self, function: Callable[[Any, Any], Any], x: Any) -> Call | None:
+        given, run = self.put(x), self.ready(lambda x: function(x, self.names))
+        return lambda: run(given)
+
+    def convolution(self, x: Any, w: Any, padding: int, backward: bool) -> Call | None:
+        return self._differentiated(lambda x, w: self.functional.conv2d(x, w, padding=padding), (x, w), backward)
+
+    def attention(self, q: Any, k: Any, v: Any, backward: bool) -> Call | None:
+        attend = self.functional.scaled_dot_product_attention
+        return self._differentiated(lambda q, k, v: attend(q, k, v, is_causal=True), (q, k, v), backward)
+
+    def _differentiated(self, function: Callable[..., Any], arrays: tuple[Any, ...], backward: bool) -> Call:
+        self.allow_tf32(False)
+        given = [self.put(a).requires_grad_(backward) for a in arrays]
+        if not backward:
+            run = self.ready(function)
+            return lambda: run(*given)
+        with self.library.no_grad():
+            slope = self.library.ones_like(function(*given))
+        both = self.gradients(function, slope)
+        return lambda: both(*given)
+
+    def gradients(self, function: Callable[..., Any], slope: Any) -> Callable[..., Any]:
+        """What computes a function and its gradients, as this contender calls it."""
+        raise NotImplementedError(f"{type(self).__name__} has no gradients: write how they are asked for")
+
+
+class Hal(Autograd):
     """HAL, one op after another."""
 
     name = "hal"
@@ -80,66 +142,17 @@ class Hal(Peer):
         import hal
         from nn import functional
 
-        self.hal, self.functional, self.device = hal, functional, hal.device(device)
-
-        def sum_of(x: Any, axis: int | None) -> Any:
-            return x.sum() if axis is None else x.sum(axis)
-
-        self.names = SimpleNamespace(
-            tanh=hal.tanh, sigmoid=hal.sigmoid, relu=hal.relu, sum=sum_of,
-            softmax=lambda x: hal.softmax(x, -1), layer_norm=lambda x: functional.layer_norm(x, x.shape[-1:]),
-        )  # fmt: skip
-
-    def put(self, array: Any) -> Any:
-        return self.hal.tensor(array, device=self.device)
+        self.library, self.functional, self.device = hal, functional, hal.device(device)
+        self._named()
 
     def wait(self) -> None:
         self.device.backend.synchronize(self.device)
 
-    def array(self, result: Any) -> Any:
-        first = result[0] if isinstance(result, tuple) else result
-        return first.detach().float().cpu().numpy()
-
-    def cast(self, x: Any, kind: str) -> Any:
-        return x.to(getattr(self.hal, kind))
-
     def allow_tf32(self, allowed: bool) -> None:
         os.environ["HAL_CUDA_TF32"] = str(int(allowed))  # read when a product is enqueued, or planned
 
-    def copy(self, x: Any) -> Call | None:
-        given = self.put(x)
-        return lambda: given.clone()
-
-    def matmul(self, a: Any, b: Any, kind: str) -> Call | None:
-        return self._product(a, b, kind)
-
-    def chain(self, function: Callable[[Any, Any], Any], x: Any) -> Call | None:
-        given, run = self.put(x), self.ready(lambda x: function(x, self.names))
-        return lambda: run(given)
-
-    def convolution(self, x: Any, w: Any, padding: int, backward: bool) -> Call | None:
-        return self._differentiated(
-            lambda x, w: self.functional.conv2d(x, w, padding=padding), (x, w), backward
-        )  # fmt: skip
-
-    def attention(self, q: Any, k: Any, v: Any, backward: bool) -> Call | None:
-        return self._differentiated(
-            lambda q, k, v: self.functional.scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v), backward
-        )
-
-    def _differentiated(self, function: Callable[..., Any], arrays: tuple[Any, ...], backward: bool) -> Call:
-        given = [self.hal.tensor(a, device=self.device, requires_grad=backward) for a in arrays]
-        if not backward:
-            run = self.ready(function)
-            return lambda: run(*given)
-        with self.hal.no_grad():
-            slope = self.hal.ones_like(function(*given))
-
-        def both(*given: Any) -> Any:
-            return self.hal.grad(function(*given), given, slope)
-
-        run = self.ready(both)
-        return lambda: run(*given)
+    def gradients(self, function: Callable[..., Any], slope: Any) -> Callable[..., Any]:
+        return self.ready(lambda *given: self.library.grad(function(*given), given, slope))
 
 
 class HalCompiled(Hal):
@@ -148,13 +161,13 @@ class HalCompiled(Hal):
     name = "hal.compile"
 
     def ready(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return self.hal.compile(function)
+        return self.library.compile(function)
 
     def copy(self, x: Any) -> Call | None:
         return None
 
 
-class Torch(Peer):
+class Torch(Autograd):
     """torch, one op after another."""
 
     name = "torch"
@@ -162,70 +175,26 @@ class Torch(Peer):
     def __init__(self, device: str) -> None:
         import torch
 
-        self.torch = torch
+        self.library, self.functional = torch, torch.nn.functional
         self.cuda = device.partition(":")[0] == "cuda"
         self.device = device if self.cuda else "cpu"
         if self.cuda and not torch.cuda.is_available():
             raise ImportError("torch sees no GPU")
         self.allow_tf32(False)
-
-        def sum_of(x: Any, axis: int | None) -> Any:
-            return x.sum() if axis is None else x.sum(axis)
-
-        self.names = SimpleNamespace(
-            tanh=torch.tanh, sigmoid=torch.sigmoid, relu=torch.relu, sum=sum_of,
-            softmax=lambda x: torch.softmax(x, -1),
-            layer_norm=lambda x: torch.nn.functional.layer_norm(x, x.shape[-1:]),
-        )  # fmt: skip
+        self._named()
 
     def allow_tf32(self, allowed: bool) -> None:
         if self.cuda:
-            self.torch.backends.cuda.matmul.allow_tf32 = allowed
-            self.torch.backends.cudnn.allow_tf32 = allowed
-
-    def put(self, array: Any) -> Any:
-        return self.torch.tensor(array, device=self.device)
+            self.library.backends.cuda.matmul.allow_tf32 = allowed
+            self.library.backends.cudnn.allow_tf32 = allowed
 
     def wait(self) -> None:
         if self.cuda:
-            self.torch.cuda.synchronize()
+            self.library.cuda.synchronize()
 
-    def array(self, result: Any) -> Any:
-        first = result[0] if isinstance(result, tuple) else result
-        return first.detach().float().cpu().numpy()
-
-    def cast(self, x: Any, kind: str) -> Any:
-        return x.to(getattr(self.torch, kind))
-
-    def copy(self, x: Any) -> Call | None:
-        given = self.put(x)
-        return lambda: given.clone()
-
-    def matmul(self, a: Any, b: Any, kind: str) -> Call | None:
-        return self._product(a, b, kind)
-
-    def chain(self, function: Callable[[Any, Any], Any], x: Any) -> Call | None:
-        given, run = self.put(x), self.ready(lambda x: function(x, self.names))
-        return lambda: run(given)
-
-    def convolution(self, x: Any, w: Any, padding: int, backward: bool) -> Call | None:
-        self.allow_tf32(False)
-        function = self.torch.nn.functional.conv2d
-        return self._differentiated(lambda x, w: function(x, w, padding=padding), (x, w), backward)
-
-    def attention(self, q: Any, k: Any, v: Any, backward: bool) -> Call | None:
-        self.allow_tf32(False)
-        function = self.torch.nn.functional.scaled_dot_product_attention
-        return self._differentiated(lambda q, k, v: function(q, k, v, is_causal=True), (q, k, v), backward)
-
-    def _differentiated(self, function: Callable[..., Any], arrays: tuple[Any, ...], backward: bool) -> Call:
-        given = [self.put(a).requires_grad_(backward) for a in arrays]
+    def gradients(self, function: Callable[..., Any], slope: Any) -> Callable[..., Any]:
         run = self.ready(function)
-        if not backward:
-            return lambda: run(*given)
-        with self.torch.no_grad():
-            slope = self.torch.ones_like(function(*given))
-        return lambda: self.torch.autograd.grad(run(*given), given, slope)
+        return lambda *given: self.library.autograd.grad(run(*given), given, slope)
 
 
 class TorchCompiled(Torch):
@@ -234,7 +203,7 @@ class TorchCompiled(Torch):
     name = "torch.compile"
 
     def ready(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return self.torch.compile(function)
+        return self.library.compile(function)
 
     def copy(self, x: Any) -> Call | None:
         return None
