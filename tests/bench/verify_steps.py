@@ -95,7 +95,7 @@ def in_hal(peer: Any, build: Network, weights: Any, x: Any, y: Any) -> Call:
     """A step of hal, compiled or not: a call gives the loss."""
     import nn
 
-    hal = peer.hal
+    hal = peer.library
     with peer.device:
         model = build(nn)
         model.load_state_dict(weights)
@@ -115,7 +115,7 @@ def in_hal(peer: Any, build: Network, weights: Any, x: Any, y: Any) -> Call:
 
 def in_torch(peer: Any, build: Network, weights: Any, x: Any, y: Any) -> Call:
     """A step of torch; compiled, it is the network and its loss, on a GPU with CUDA graphs; Adam is the fused one."""
-    torch = peer.torch
+    torch = peer.library
     model = build(torch.nn)
     model.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
     model = model.to(peer.device)
