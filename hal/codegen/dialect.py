@@ -12,6 +12,7 @@
 | `f32`, `f64`, `i8` to `i64`, `u8` to `u64` | types of numbers in memory and in registers |
 | `f16`, `bf16`, `b8` | types in memory only: `hal_load_f16(pointer)` and `hal_store_f16(pointer, value)` and so on |
 | `HAL_INDEPENDENT` | before a loop whose turns touch no memory of each other's, so that it may become vectors |
+| `HAL_INDEPENDENT_SHORT` | the same for a loop of few turns: short vectors |
 | `hal_bits_f32(x)`, `hal_float_f32(i)` | the bits of a number as an integer of its size, and back; also for f64 |
 | `hal_multiply_add(a, b, c)` | a b + c of one type; of floats in one rounding where that is one instruction |
 | `hal_high_u64(a, b)` | the upper half of the product of two 64-bit integers |
@@ -105,6 +106,9 @@ OPENCL = Dialect(
         "HAL_LOCAL": "__local",
         "HAL_BARRIER": "barrier(CLK_LOCAL_MEM_FENCE)",
         "HAL_INDEPENDENT": '_Pragma("clang loop vectorize(assume_safety)")',
+        "HAL_INDEPENDENT_SHORT": (
+            '_Pragma("clang loop vectorize(assume_safety) vectorize_width(4) interleave_count(1)")'
+        ),
         "HAL_GROUP(d)": "get_group_id(d)",
         "HAL_GROUPS(d)": "get_num_groups(d)",
         "HAL_ITEM(d)": "get_local_id(d)",
@@ -151,6 +155,7 @@ CUDA = Dialect(
         "HAL_LOCAL": "__shared__",
         "HAL_BARRIER": "__syncthreads()",
         "HAL_INDEPENDENT": "",
+        "HAL_INDEPENDENT_SHORT": "",
         "HAL_GROUP(d)": "((d) == 0 ? blockIdx.x : (d) == 1 ? blockIdx.y : blockIdx.z)",
         "HAL_GROUPS(d)": "((d) == 0 ? gridDim.x : (d) == 1 ? gridDim.y : gridDim.z)",
         "HAL_ITEM(d)": "((d) == 0 ? threadIdx.x : (d) == 1 ? threadIdx.y : threadIdx.z)",

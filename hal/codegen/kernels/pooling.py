@@ -6,6 +6,8 @@ and the order of additions is the same on every run.
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -19,6 +21,7 @@ from hal.ops.windows import fit_windows
 from hal.plugin import Array
 
 Sizes = tuple[int, ...]
+MOST_PLACES = 16  # of a window whose sizes are part of the source
 # All as if there were three spatial axes. `in`: sizes of the input, `out`: numbers of windows. What is within an image
 # is counted in 32 bits, whose division costs a CPU a third. Each i is a row of the result.
 _HEAD = """
@@ -147,6 +150,41 @@ def _window(sizes: Sizes, out: Sizes, kernel: Sizes, stride: Sizes, padding: Siz
     return np.array(rows, np.int32)
 
 
+def _within(window: Array, gradient: bool) -> str | None:
+    """The kernel for windows that are small and all lie within their image: a line of them is computed in vectors.
+
+    Their sizes are part of the source, so that no place is looked for. None for other windows.
+    """
+    sizes, out, kernel, stride, padding, dilation = window.tolist()
+    last = [(o - 1) * s + (k - 1) * d for o, s, k, d in zip(out, stride, kernel, dilation, strict=True)]
+    if any(padding) or prod(kernel) > MOST_PLACES or any(p >= n for p, n in zip(last, sizes, strict=True)):
+        return None
+    return _of_lines(tuple(kernel), tuple(stride), tuple(dilation), gradient)
+
+
+@cache
+def _of_lines(kernel: Sizes, stride: Sizes, dilation: Sizes, gradient: bool) -> str:
+    places = [
+        f"((i64){a * dilation[0]} * w.in[1] + {b * dilation[1]}) * w.in[2] + x * {stride[2]} + {c * dilation[2]}"
+        for a, b, c in product(*map(range, kernel))
+    ]
+    line = f"image * inside + ((i64)z * {stride[0]} * w.in[1] + y * {stride[1]}) * w.in[2]"
+    steps = [
+        f"{{ const @valueX v = @loadX(line, {place}); const i32 more = v > top || (v != v && top == top);"
+        f" top = more ? v : top; first = more ? {number} : first; }}"
+        for number, place in enumerate(places)
+    ]
+    found = ["HAL_GLOBAL const @X *line = given + row;", f"@valueX top = @loadX(line, {places[0]});", "i32 first = 0;"]
+    if gradient:
+        found += [*steps, "HAL_GLOBAL @X *to = out + row;", "const @valueX of = @loadG(g, i * w.out[2] + x);"]
+        found += [f"@storeX(to, {place}, first == {number} ? of : 0);" for number, place in enumerate(places)]
+    else:
+        found += [*steps, "@storeX(out, i * w.out[2] + x, top);"]
+    walk = _OF_WINDOWS.replace("for (i32 x", f"const i64 row = {line};\n        HAL_INDEPENDENT_SHORT for (i64 x")
+    offsets = "g += og; given += go; out += oo;" if gradient else "given += go; out += oo;"
+    return _kernel("", _TWO if gradient else _ONE, offsets, walk, "\n            ".join(found))
+
+
 def _rows(x: Buffer) -> tuple[int, int]:
     """How many rows there are, and how many a work item of a CPU should take."""
     return prod(x.shape[:-1]) if x.size else 0, max(1, 512 // max(1, x.shape[-1]))
@@ -162,9 +200,10 @@ def _register(n: int) -> None:
         sizes, label = x.shape[2:], f"max_pool{n}d"
         windows = fit_windows("max_pool", sizes, kernel, stride, padding, dilation, ceil_mode)
         out = x.memory.runtime.empty((*x.shape[:2], *windows), x.dtype, label)
-        given = [_window(sizes, windows, kernel, stride, padding, dilation), in_rows(x), out]
+        window = _window(sizes, windows, kernel, stride, padding, dilation)
         count, grain = _rows(out)
-        run(x.memory.runtime, label, _MAX, count, given, writes=[out], types={"X": x.dtype}, grain=grain)
+        text, given, types = _within(window, gradient=False) or _MAX, [window, in_rows(x), out], {"X": x.dtype}
+        run(x.memory.runtime, label, text, count, given, writes=[out], types=types, grain=grain)
         return out
 
     @kernels.register(table[f"max_pool{n}d_gradient"])
@@ -180,12 +219,13 @@ def _register(n: int) -> None:
     ) -> Buffer:
         runtime, label = x.memory.runtime, f"max_pool{n}d_gradient"
         out = runtime.empty(x.shape, x.dtype, label)
-        given = [_window(x.shape[2:], g.shape[2:], kernel, stride, padding, dilation), in_rows(g), in_rows(x), out]
-        types = {"X": x.dtype, "G": g.dtype}
+        window = _window(x.shape[2:], g.shape[2:], kernel, stride, padding, dilation)
+        given, types = [window, in_rows(g), in_rows(x), out], {"X": x.dtype, "G": g.dtype}
         if all(s > (k - 1) * d for k, s, d in zip(kernel, stride, dilation, strict=True)):
             filled(runtime, out, 0)
             count, grain = _rows(g)
-            run(runtime, label, _MAX_GRADIENT_APART, count, given, writes=[out], types=types, grain=grain)
+            text = _within(window, gradient=True) or _MAX_GRADIENT_APART
+            run(runtime, label, text, count, given, writes=[out], types=types, grain=grain)
             return out
         count, grain = _rows(out)
         run(runtime, label, _MAX_GRADIENT, count, given, writes=[out], types=types, grain=grain)
