@@ -20,6 +20,7 @@ from hal.spec import Spec
 from hal.tensor import Tensor
 from hal.testing.accuracy import Verdict, cast_inputs, judge, specs_of, unit_roundoff
 from hal.testing.case import Case, Outcome, Status
+from hal.testing.checks import some_float
 from hal.testing.guards import Watched
 
 FLOATS = (dtypes.float32, dtypes.float64, dtypes.float16, dtypes.bfloat16)
@@ -75,6 +76,12 @@ def own_dtype(sample: Sample) -> DType:
         return dtypes.of(np.asarray(sample.inputs[0]).dtype)
     found = sample.settings.get("dtype", dtypes.DEFAULT_INT)
     return dtypes.dtype(found)
+
+
+def dtype_for(op: Op, device: Device) -> DType:
+    """In which an op is called by a level that calls it in one: a floating one of the device, or its own."""
+    samples = samples_of(op.name)
+    return some_float(device) if any(map(has_floats, samples)) else own_dtype(samples[0])
 
 
 def call_of(name: str, number: int, dtype: DType, device: Device) -> Call:

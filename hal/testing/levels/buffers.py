@@ -21,6 +21,7 @@ from hal.testing.accuracy import judge
 from hal.testing.calls import (
     Call,
     call_of,
+    dtype_for,
     fetch,
     has_floats,
     own_dtype,
@@ -31,7 +32,6 @@ from hal.testing.calls import (
     why_declined,
 )
 from hal.testing.case import Case, Level, Outcome
-from hal.testing.checks import some_float
 from hal.testing.guards import GUARD, PATTERN, Watched
 from hal.testing.levels.strides import upload
 from hal.views import VIEWS
@@ -175,7 +175,7 @@ def cases(device: Device) -> Iterator[Case]:
         samples = samples_of(op.name)
         if not samples or not any(s.inputs for s in samples):
             continue
-        dtype = some_float(device) if any(map(has_floats, samples)) else own_dtype(samples[0])
+        dtype = dtype_for(op, device)
         if not _fitting(op, dtype):
             continue
         yield _own_memory(op, dtype)

@@ -18,16 +18,16 @@ from hal.tensor import Tensor
 from hal.testing.calls import (
     Call,
     call_of,
+    dtype_for,
     fetch,
     foreign_result,
     has_floats,
-    own_dtype,
     roundtrip_of,
     samples_of,
     why_declined,
 )
 from hal.testing.case import Case, Level
-from hal.testing.checks import Declined, case, same_bits, some_float
+from hal.testing.checks import Declined, case, same_bits
 from hal.testing.levels.strides import upload
 
 LARGEST = 2000  # elements of the inputs of a call
@@ -86,8 +86,7 @@ def _case(op: Op, dtype: DType) -> Case:
 def cases(device: Device) -> Iterator[Case]:
     """Each op, in one floating dtype, or in its own."""
     for _, op in sorted(ops.TABLE.items()):
-        samples = samples_of(op.name)
-        dtype = some_float(device) if any(map(has_floats, samples)) else own_dtype(samples[0])
+        dtype = dtype_for(op, device)
         if _numbers(op, dtype):
             yield _case(op, dtype)
 

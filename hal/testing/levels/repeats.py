@@ -13,17 +13,17 @@ from hal.op import Op
 from hal.policy import fallback
 from hal.testing.calls import (
     call_of,
+    dtype_for,
     fetch,
     foreign_result,
     has_floats,
-    own_dtype,
     roundtrip_of,
     run_op,
     samples_of,
     why_declined,
 )
 from hal.testing.case import Case, Level
-from hal.testing.checks import Declined, case, same_bits, some_float
+from hal.testing.checks import Declined, case, same_bits
 from hal.testing.guards import Watched
 
 LARGEST = 100_000  # elements of the inputs of a call
@@ -64,8 +64,7 @@ def _case(op: Op, dtype: DType, number: int) -> Case:
 def cases(device: Device) -> Iterator[Case]:
     """Each op on its largest sample of moderate size, in one floating dtype, or in its own."""
     for _, op in sorted(ops.TABLE.items()):
-        samples = samples_of(op.name)
-        dtype = some_float(device) if any(map(has_floats, samples)) else own_dtype(samples[0])
+        dtype = dtype_for(op, device)
         number = _fitting(op, dtype)
         if number is not None:
             yield _case(op, dtype, number)

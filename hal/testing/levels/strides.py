@@ -18,6 +18,7 @@ from hal.testing.accuracy import Verdict, judge
 from hal.testing.calls import (
     Call,
     call_of,
+    dtype_for,
     fetch,
     foreign_result,
     has_floats,
@@ -30,7 +31,6 @@ from hal.testing.calls import (
     why_declined,
 )  # fmt: skip
 from hal.testing.case import Case, Level, Outcome
-from hal.testing.checks import some_float
 
 LARGEST = 2000  # elements of the inputs of a call; more of them say nothing new about strides
 CALLS = 5  # of each op and form
@@ -152,10 +152,9 @@ def cases(device: Device) -> Iterator[Case]:
     """Each op and form, in one floating dtype, or in the op's own where its samples have no floats."""
     for _, op in sorted(ops.TABLE.items()):
         samples = samples_of(op.name)
-        floating = [s for s in samples if has_floats(s)]
         if not samples or not samples[0].inputs:
             continue
-        dtype = some_float(device) if floating else own_dtype(samples[0])
+        dtype = dtype_for(op, device)
         for form in FORMS:
             if _fitting(op, form, dtype):
                 yield _case(op, dtype, form)
