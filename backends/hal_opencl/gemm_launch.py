@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +28,10 @@ if TYPE_CHECKING:
 PACKED_A = 1 << 17  # elements of A from which its rows are copied into panels first (measured)
 IN_PLACE_B = 1 << 17  # elements of B up to which its rows are read where they lie (measured)
 SHORT_DOTS = 1 << 19  # elements of both factors up to which products of rows with rows need no panels (measured)
-FEW_ROWS = 128  # and rows up to which that holds
+FEW_ROWS = 96  # and rows up to which that holds
 MANY_ROWS = 64  # from which columns in a table are worth copying into panels
 WIDE = 128  # columns whose panels stay in the second cache
+MOST_COLUMNS = 2048  # of a row, whose sums are kept in the first cache
 ALONE = 1 << 18  # multiplications up to which one thread does it all
 
 
@@ -44,10 +44,19 @@ def multiply(runtime: OpenCLRuntime, label: str, given: Product, shape: Shape | 
     a, b, out, bias = given.a, given.b, given.out, given.bias
     along = a.column == 1 and b.row == 1 and isinstance(a.row, int) and out.places is None
     along = along and (bias is None or bias.axis == 1)
-    if given.parts > 1 or (along and _suit_dots(b, *given.sizes)):
+    if _is_row(given):
+        _by_row(runtime, label, given, shape)
+    elif given.parts > 1 or (along and _suit_dots(b, *given.sizes)):
         _by_dots(runtime, label, given, shape)
     else:
         _by_panels(runtime, label, given, shape)
+
+
+def _is_row(given: Product) -> bool:
+    """Whether it is a row times a matrix whose columns lie side by side."""
+    a, b = given.a, given.b
+    plain = isinstance(a.row, int) and isinstance(a.column, int) and isinstance(b.row, int) and given.out.places is None
+    return plain and given.sizes[0] == 1 and given.sizes[1] > 1 and b.column == 1 and given.parts == 1
 
 
 def _suit_dots(b: Factor, rows: int, columns: int, terms: int) -> bool:
@@ -81,8 +90,6 @@ def _by_panels(runtime: OpenCLRuntime, label: str, given: Product, shape: Panels
         given.a, given.b, given.out, given.dtype, given.batch, given.bias, given.offsets,
     )  # fmt: skip
     (rows, columns, terms), count = given.sizes, given.matrices
-    if rows == 1:  # then B is read once, and what counts is that long pieces of its rows are
-        shape = replace(shape, rows=1, vectors=8)
     width, vector = _vector(shape, dtype)
     panel = shape.vectors * width
     table = not isinstance(b.row, int)
@@ -122,6 +129,26 @@ def _by_panels(runtime: OpenCLRuntime, label: str, given: Product, shape: Panels
     launch(runtime, text, "product", label, items, (1, 1, 1), arguments, out.memory)
 
 
+def _by_row(runtime: OpenCLRuntime, label: str, given: Product, shape: Panels) -> None:
+    a, b, out, dtype, bias, index = given.a, given.b, given.out, given.dtype, given.bias, given.offsets
+    (_, columns, terms), batch, count = given.sizes, given.batch, given.matrices
+    width, vector = _vector(shape, dtype)
+    macros: list[tuple[str, Any]] = [
+        ("T", memory_type(dtype)), ("V", vector), ("VW", width), ("INDEX", index.name),
+        ("BIAS", 0 if bias is None else bias.axis + 1),
+    ]  # fmt: skip
+    blocks = 1 if columns * terms * count <= ALONE else runtime.units
+    wide = min(_shared_out(columns, 8 * width, -(-blocks // count)), MOST_COLUMNS)
+    arguments = [
+        *arguments_of(index.type, a.memory, a.offset, a.column, *a.batch),
+        *arguments_of(index.type, b.memory, b.offset, b.row, *b.batch),
+        *added(index.type, bias, a.memory),
+        *arguments_of(index.type, out.memory, out.offset, out.batch, columns, terms, batch[1], batch[2], wide),
+    ]
+    text = source(__package__, "gemm_row.cl", tuple(macros))
+    launch(runtime, text, "row", label, (-(-columns // wide), count, 1), (1, 1, 1), arguments, out.memory)
+
+
 def _packed(runtime: OpenCLRuntime, label: str, given: Product, shape: Panels, text: str) -> Factor:
     """A in panels of its rows: those of the batch that differ, one after another."""
     a, (rows, _, terms), index = given.a, given.sizes, given.offsets
@@ -143,10 +170,10 @@ def _by_dots(runtime: OpenCLRuntime, label: str, given: Product, shape: Panels) 
     a, b, out, dtype, bias, index = given.a, given.b, given.out, given.dtype, given.bias, given.offsets
     (rows, columns, terms), batch, count, parts = given.sizes, given.batch, given.matrices, given.parts
     width, vector = _vector(shape, dtype)
-    high, broad = 3, 3
+    high, broad, at_once = (1, 8, 4096) if rows == 1 else (3, 3, 1024)  # a row is limited by how fast B is read
     macros: list[tuple[str, Any]] = [
         ("T", memory_type(dtype)), ("V", vector), ("VW", width), ("INDEX", index.name), ("DM", high), ("DN", broad),
-        ("KC", 1024), ("BIAS", 0 if bias is None else 2),
+        ("KC", at_once), ("BIAS", 0 if bias is None else 2),
     ]  # fmt: skip
     macros += [("B_TABLE", 1)] if not isinstance(b.column, int) else []
     work = rows * columns * terms * count

@@ -21,7 +21,7 @@ from hal.graph.text import parse
 from hal_opencl import gemm_launch
 from hal_opencl.gemm_shapes import Panels, Shape
 
-SHAPES = [((3, 5), (5, 7)), ((2, 9, 4), (4, 17)), ((1, 6), (6, 1)), ((2, 3, 4), (2, 4, 5))]
+SHAPES = [((3, 5), (5, 7)), ((2, 9, 4), (4, 17)), ((1, 6), (6, 1)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 18), (2, 18, 19))]
 CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((2, 2, 5, 4), (3, 2, 3, 3), {"padding": (1, 1)}),
     ((1, 2, 5, 5), (2, 1, 2, 3), {"stride": (2, 2), "groups": 2}),

@@ -20,6 +20,7 @@ SHAPES = [
     ((3, 5), (5, 7)), ((5,), (5,)), ((2, 3), (3,)), ((3,), (3, 2)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 2)),
     ((2, 1, 2, 3), (4, 3, 2)), ((13, 257), (257, 35)), ((2, 700), (700, 3)), ((0, 3), (3, 2)), ((2, 0), (0, 3)),
     ((100, 33), (33, 129)), ((2, 3, 2, 3, 4, 5), (2, 1, 2, 1, 5, 3)), ((1, 40), (40, 50)), ((50, 40), (40, 1)),
+    ((3, 1, 70), (3, 70, 601)),
 ]  # fmt: skip
 WAYS: dict[str, dict[str, Any]] = {
     "as chosen": {},
@@ -80,6 +81,7 @@ def test_linear_adds_its_bias(way: str) -> None:
             both(drawn((made,), seed=2)),
         )
         agree(ops.linear(x, w, c), a @ b.T + d, np.float32)
+        agree(ops.linear(x, w.mT.contiguous().mT, c), a @ b.T + d, np.float32)
 
 
 @pytest.mark.slow
