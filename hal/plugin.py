@@ -20,7 +20,7 @@ from hal.dtypes import DType
 from hal.errors import ConfigError, DeviceError, DTypeError, OutOfMemoryError
 from hal.graph.graph import Graph, Group, Node, Value
 from hal.op import Array, Op, Tolerance
-from hal.schedule.speed import Link, Speed
+from hal.schedule.speed import Link, Pace, Speed
 from hal.scopes import current_scope, listening
 from hal.spec import Spec
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "API_VERSION", "Array", "Backend", "Buffer", "ConfigError", "DType", "DTypeError", "Device", "DeviceError",
-    "Graph", "Group", "Kernel", "Kernels", "Link", "Node", "Op", "OutOfMemoryError", "Spec", "Speed", "Tolerance",
-    "Unavailable", "Value", "blas_threads", "cache_dir", "current_scope", "dtypes", "hookimpl", "listening",
+    "Graph", "Group", "Kernel", "Kernels", "Link", "Node", "Op", "OutOfMemoryError", "Pace", "Spec", "Speed",
+    "Tolerance", "Unavailable", "Value", "blas_threads", "cache_dir", "current_scope", "dtypes", "hookimpl", "listening",
     "logs", "on_one_blas_thread", "one_blas_thread",
 ]  # fmt: skip
 
