@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = [
     "API_VERSION", "Array", "Backend", "Buffer", "ConfigError", "DType", "DTypeError", "Device", "DeviceError",
     "Graph", "Group", "Kernel", "Kernels", "Link", "Node", "Op", "OutOfMemoryError", "Pace", "Spec", "Speed",
-    "Tolerance", "Unavailable", "Value", "blas_threads", "cache_dir", "current_scope", "dtypes", "hookimpl", "listening",
-    "logs", "on_one_blas_thread", "one_blas_thread",
+    "Tolerance", "Unavailable", "Value", "blas_threads", "cache_dir", "current_scope", "dtypes", "hookimpl",
+    "listening", "logs", "on_one_blas_thread", "one_blas_thread",
 ]  # fmt: skip
 
 API_VERSION = 1

@@ -113,7 +113,7 @@ def measure(device: Device, progress: Progress = _silent) -> Calibration:
 
 
 def _points(bench: Bench, progress: Progress) -> dict[str, list[Point]]:
-    """Of each pace the calls that tell of it: what they cost, and what they take. A small call tells of what has one."""
+    """Of each pace the calls that tell of it: what they cost and take. Where that is one, a small call tells more."""
     able = [call for call in calls() if bench.takes(call)]
     if not able:
         return {}
