@@ -83,12 +83,12 @@ class Composite:
 
 
 def _apart(run: Run, xs: Sequence[Buffer], out: Outs) -> tuple[Buffer, ...]:
-    """Run, writing into `out` only where no input is read from."""
-    if out is None or not any(o is not None and overlaps(o, xs) for o in out):
-        return run(*xs, out=out)
-    made = run(*xs, out=None)
+    """Run, writing into `out` where no input is read from it and the kernel can, and copying there where not."""
+    if out is None:
+        return run(*xs, out=None)
+    made = run(*xs, out=None if any(o is not None and overlaps(o, xs) for o in out) else out)
     for result, target in zip(made, out, strict=True):
-        if target is not None:
+        if target is not None and (result.memory is not target.memory or result.offset != target.offset):
             copy_into(result, target)
     return tuple(r if o is None else o for r, o in zip(made, out, strict=True))
 

@@ -1,4 +1,4 @@
-"""Composites that go over whole rows: softmax and its relatives, and cross entropy.
+"""Composites that go over whole rows: softmax and its relatives.
 
 A row is what lies along one axis; a work item takes a row after the other on a CPU, a group of them a row on others.
 """
@@ -12,14 +12,12 @@ import numpy as np
 
 from hal import ops
 from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.elementwise import map_of
 from hal.codegen.kernels.maps import PER_UNIT
-from hal.codegen.kernels.movement import copied, copy_into, in_rows
-from hal.codegen.kernels.reduction import reduction_of
+from hal.codegen.kernels.movement import copy_into, in_rows
 from hal.codegen.kernels.runtime import Runtime
 from hal.codegen.kernels.table import kernels
 from hal.codegen.kernels.templates import filled_in
-from hal.plugin import DType, Spec, dtypes
+from hal.plugin import DType, dtypes
 
 LANES = 16
 _NEUTRAL = {"max": "-INFINITY", "sum": "0"}
@@ -158,7 +156,8 @@ def wide_of(dtype: DType) -> DType:
     return dtypes.float64 if dtype is dtypes.float64 else dtypes.float32
 
 
-def _exp(x: str) -> str:
+def exp_of(x: str) -> str:
+    """The exponential of an expression."""
     return f"hal_exp_@V({x})"
 
 
@@ -175,11 +174,11 @@ def _into(result: Buffer, out: Buffer | None) -> Buffer:
     return out
 
 
-_TOP = ("max", "top", "x_")
-_TOTAL = ("sum", "all", _exp("x_ - top"))
-SOFTMAX = Rows("softmax", ("x", "y"), folds=(_TOP, _TOTAL), element=(("y", _exp("x_ - top") + " / all"),))
+TOP = ("max", "top", "x_")
+TOTAL = ("sum", "all", exp_of("x_ - top"))
+SOFTMAX = Rows("softmax", ("x", "y"), folds=(TOP, TOTAL), element=(("y", exp_of("x_ - top") + " / all"),))
 LOG_SOFTMAX = Rows(
-    "log_softmax", ("x", "y"), folds=(_TOP, _TOTAL), lines="const @V logged = hal_log_@V(all);",
+    "log_softmax", ("x", "y"), folds=(TOP, TOTAL), lines="const @V logged = hal_log_@V(all);",
     element=(("y", "x_ - top - logged"),),
 )  # fmt: skip
 SOFTMAX_GRADIENT = Rows(
@@ -187,7 +186,7 @@ SOFTMAX_GRADIENT = Rows(
 )
 LOG_SOFTMAX_GRADIENT = Rows(
     "log_softmax_gradient", ("g", "x", "y"), folds=(("sum", "along", "g_"),),
-    element=(("y", "g_ - " + _exp("x_") + " * along"),),
+    element=(("y", "g_ - " + exp_of("x_") + " * along"),),
 )  # fmt: skip
 
 
@@ -212,97 +211,3 @@ _one_input(ops.softmax, SOFTMAX)
 _one_input(ops.log_softmax, LOG_SOFTMAX)
 _two_inputs(ops.softmax_gradient, SOFTMAX_GRADIENT)
 _two_inputs(ops.log_softmax_gradient, LOG_SOFTMAX_GRADIENT)
-
-
-# Cross entropy of class indices.
-
-_CHOSEN = """const i64 chosen = (i64)t_;
-        const i32 counts = chosen != ignored && chosen >= 0 && chosen < length;"""
-CROSS_ENTROPY = Rows(
-    "cross_entropy", ("x",), values=("t", "loss", "count"), numbers=(("i64", "ignored"),), folds=(_TOP, _TOTAL),
-    lines=_CHOSEN + """
-        const i64 k = counts ? chosen : 0;
-        const @V value = counts ? hal_log_@V(all) - (x_ - top) : 0;""",
-    value=(("loss", "value"), ("count", "counts")),
-)  # fmt: skip
-CROSS_ENTROPY_GRADIENT = Rows(
-    "cross_entropy_gradient", ("x", "y"), values=("t", "g"), numbers=(("i64", "ignored"),), folds=(_TOP, _TOTAL),
-    lines=_CHOSEN + " const @V scale = counts ? g_ : 0;",
-    element=(("y", "counts ? (" + _exp("x_ - top") + " / all - (k == chosen)) * scale : 0"),),
-)  # fmt: skip
-
-
-def _plain_classes(x: Spec, target: Spec, *weight: Spec, label_smoothing: float, **settings: Any) -> bool:
-    return not weight and not label_smoothing and target.dtype.kind == "int" and len(x.shape) > 0
-
-
-def _plain_gradient(g: Spec, x: Spec, target: Spec, *weight: Spec, **settings: Any) -> bool:
-    return _plain_classes(x, target, *weight, **settings)
-
-
-def _class_axis(x: Buffer) -> int:
-    return 0 if len(x.shape) == 1 else 1
-
-
-def _by_row(x: Buffer, target: Buffer, ignore_index: int, wide: DType) -> tuple[Buffer, Buffer]:
-    """The loss of each target, and whether it counts."""
-    runtime = x.memory.runtime
-    both = runtime.empty((2, *target.shape), wide, "cross_entropy")
-    loss = both.view(target.shape, both.strides[1:])
-    count = both.view(target.shape, both.strides[1:], target.size)
-    given = {"x": in_rows(x), "t": in_rows(target), "loss": loss, "count": count, "ignored": ignore_index}
-    CROSS_ENTROPY(runtime, x.shape, _class_axis(x), wide, given)
-    return both, loss
-
-
-def _sums(both: Buffer, wide: DType) -> Buffer:
-    """The sum of each of the two."""
-    runtime = both.memory.runtime
-    sums = runtime.empty((2,), wide, "cross_entropy")
-    run = reduction_of(ops.sum, wide, wide)
-    assert run is not None
-    flat = both.view((2, both.size // 2), (both.size // 2, 1))
-    run(runtime, flat, (1,), sums)
-    return sums
-
-
-def _divided(x: Buffer, by: Buffer, dtype: DType) -> Buffer:
-    runtime = x.memory.runtime
-    out = runtime.empty(x.shape, dtype, "cross_entropy")
-    map_of(ops.div, (x.dtype, by.dtype), (dtype,), ())(runtime, (x, by), (out,))
-    return out
-
-
-@kernels.register(ops.cross_entropy, when=_plain_classes)
-def cross_entropy(
-    x: Buffer, target: Buffer, *, reduction: str, ignore_index: int, label_smoothing: float = 0.0
-) -> Buffer:
-    wide = wide_of(x.dtype)
-    both, loss = _by_row(x, target, ignore_index, wide)
-    if reduction == "none":
-        result = copied(loss)
-    else:
-        sums = _sums(both, wide)
-        result = sums.view((), ())
-        result = _divided(result, sums.view((), (), 1), wide) if reduction == "mean" else copied(result)
-    if x.dtype is wide:
-        return result
-    narrow = x.memory.runtime.empty(result.shape, x.dtype, "cross_entropy")
-    map_of(ops.cast, (wide,), (x.dtype,), (("dtype", x.dtype),))(x.memory.runtime, (result,), (narrow,))
-    return narrow
-
-
-@kernels.register(ops.cross_entropy_gradient, when=_plain_gradient)
-def cross_entropy_gradient(
-    g: Buffer, x: Buffer, target: Buffer, *, reduction: str, ignore_index: int, label_smoothing: float = 0.0
-) -> Buffer:
-    runtime, wide = x.memory.runtime, wide_of(x.dtype)
-    out = runtime.empty(x.shape, x.dtype, "cross_entropy_gradient")
-    if reduction == "mean":
-        both, _ = _by_row(x, target, ignore_index, wide)
-        g = _divided(g, _sums(both, wide).view((), (), 1), wide)
-    each = runtime.empty(target.shape, g.dtype, "cross_entropy_gradient")
-    copy_into(g, each)
-    given = {"x": in_rows(x), "y": out, "t": in_rows(target), "g": each, "ignored": ignore_index}
-    CROSS_ENTROPY_GRADIENT(runtime, x.shape, _class_axis(x), wide, given)
-    return out
