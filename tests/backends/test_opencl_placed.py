@@ -115,7 +115,7 @@ def test_a_model_from_the_cpu_is_trained_on_opencl_as_if_it_had_been_put_there(
         optimizer, loss_of = nn.optim.Adam(model.parameters()), nn.CrossEntropyLoss()
 
         @hal.compile
-        def step(x: hal.Tensor, y: hal.Tensor, o=optimizer, m=model, of=loss_of) -> hal.Tensor:  # type: ignore[no-untyped-def]
+        def step(x: hal.Tensor, y: hal.Tensor, o=optimizer, m=model, of=loss_of) -> hal.Tensor:
             o.zero_grad()
             loss = of(m(x), y)
             loss.backward()

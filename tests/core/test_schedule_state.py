@@ -43,7 +43,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
     fast = Counted("fast", speed=FAST, bandwidth=1e11, latency=COPY)
 
     def seconds() -> float:
-        return sum(d.calls * d.declared.launch + d.copies * COPY for d in (home, fast))  # type: ignore[union-attr]
+        return sum(d.calls * d.declared.launch + d.copies * COPY for d in (home, fast))
 
     def times(runs: Sequence[Callable[[], None]]) -> list[float]:
         found = []
@@ -290,7 +290,7 @@ def test_results_and_gradients_wait_until_they_are_wanted(fast: Counted) -> None
         return loss.detach(), y.detach()
 
     x = hal.ones(4, 4, device="home")
-    want = [t.numpy().copy() for t in (*step(x), weight.grad)]  # type: ignore[arg-type]
+    want = [t.numpy().copy() for t in (*step(x), weight.grad)]
     with hal.placement("auto", devices=["fast"]):
         f = hal.compile(step)
         for _ in range(3):
@@ -298,9 +298,9 @@ def test_results_and_gradients_wait_until_they_are_wanted(fast: Counted) -> None
             loss, y = f(x)
     assert fast.copies == before, "the same argument is there already, and nobody asked for results"
     found = [loss, y, weight.grad]
-    assert all(str(t.device) == "home" and type(t.storage.buffer) is Waiting for t in found)  # type: ignore[union-attr]
+    assert all(str(t.device) == "home" and type(t.storage.buffer) is Waiting for t in found)
     for t, array in zip(found, want, strict=True):
-        np.testing.assert_array_equal(t.numpy(), array)  # type: ignore[union-attr]
+        np.testing.assert_array_equal(t.numpy(), array)
     assert (y + 1.0).device is y.device
 
 

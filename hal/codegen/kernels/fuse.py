@@ -18,7 +18,7 @@ from hal.codegen.kernels.buffer import Buffer
 from hal.codegen.kernels.layout import collapsed, stretched
 from hal.codegen.kernels.overlap import overlaps
 from hal.codegen.kernels.table import kernels
-from hal.plugin import Spec, dtypes
+from hal.plugin import Op, Spec, dtypes
 
 if TYPE_CHECKING:
     from hal.codegen.kernels.runtime import Runtime
@@ -121,7 +121,8 @@ class Epilogue:
     def __init__(self, runtime: Runtime, label: str, parts: Parts, order: tuple[Any, ...], table: Table) -> None:
         node = parts.first
         assert node is not None
-        found = table.find(node.op, tuple(x.spec for x in node.inputs), node.settings)  # type: ignore[arg-type]
+        assert isinstance(node.op, Op)
+        found = table.find(node.op, tuple(x.spec for x in node.inputs), node.settings)
         if found is None:
             raise NoExpression(f"{node.op.name} has no kernel on these inputs")
         self.first = found
