@@ -94,7 +94,8 @@ def _by_panels(runtime: OpenCLRuntime, label: str, given: Product, shape: Panels
     panel = shape.vectors * width
     table = not isinstance(b.row, int)
     packed = not isinstance(a.column, int) or (isinstance(a.row, int) and rows * terms > PACKED_A)
-    in_place = b.column == 1 and ((not table and terms * columns <= IN_PLACE_B) or rows <= 4 * shape.rows)
+    short = not table and (terms * columns <= IN_PLACE_B or b.row == columns <= panel)  # those are panels already
+    in_place = b.column == 1 and (short or rows <= 4 * shape.rows)
     macros: list[tuple[str, Any]] = [
         ("T", memory_type(dtype)), ("V", vector), ("VW", width), ("INDEX", index.name), ("MR", shape.rows),
         ("NV", shape.vectors), ("KC", shape.terms), ("MC", shape.block), ("BIAS", 0 if bias is None else bias.axis + 1),
