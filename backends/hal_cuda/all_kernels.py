@@ -1,4 +1,4 @@
-"""The kernel table of GPUs: the kernels of all C-like devices and of groups, and before them those of this folder."""
+"""The kernel table of GPUs: the kernels of all C-like devices, and before them those of this folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hal_cuda import convolution
 from hal_cuda.table import kernels as own
 
 kernels = Kernels()
-kernels.update(all_kernels.for_groups)
+kernels.update(all_kernels.kernels)
 kernels.update(own)
 
 __all__ = ["convolution", "kernels"]

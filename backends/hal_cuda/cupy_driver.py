@@ -243,13 +243,27 @@ class CuPyDriver:
 
         return version()
 
-    def multiply_add(self, ordinal: int, *given: Any) -> bool:
+    def multiply_add(
+        self,
+        ordinal: int,
+        dtype: str,
+        sizes: tuple[int, int, int],
+        a: Matrix,
+        b: Matrix,
+        out: Matrix,
+        batch: int,
+        bias: Address,
+        precision: str,
+        workspace: Address,
+        stream: Handle,
+    ) -> bool:
         from hal_cuda.cublaslt_driver import CuBLASLt
 
         self._at(ordinal)
         if ordinal not in self._biased:
             self._biased[ordinal] = CuBLASLt()
-        return self._biased[ordinal].multiply(*given)
+        library = self._biased[ordinal]
+        return library.multiply(dtype, sizes, a, b, out, batch, bias, precision, workspace, stream)
 
     # Convolutions.
 

@@ -45,10 +45,10 @@ def multiply(runtime: CUDARuntime, label: str, given: Product) -> None:
         if len(calls) == 1 and _with_bias(runtime, given, given.bias, sizes, *calls[0]):
             return
         _put_bias(given, given.bias)
-    for matrices in calls:
+    for of_b, of_a, to, count in calls:
         runtime.driver.multiply(
-            runtime.ordinal, given.dtype.name, out_dtype.name, sizes, *matrices, given.bias is not None, precision(),
-            runtime.stream,
+            runtime.ordinal, given.dtype.name, out_dtype.name, sizes, of_b, of_a, to, count, given.bias is not None,
+            precision(), runtime.stream,
         )  # fmt: skip
 
 
