@@ -65,16 +65,20 @@ def contenders_of(name: str, build: Build, arrays: tuple[Any, Any]) -> tuple[dic
     """The step in each library, and what there is to say of hal's plan."""
     import hal
 
+    def first(call: Callable[[], Any]) -> str:
+        """How long the first call takes, which traces and compiles."""
+        start = time.perf_counter()
+        call()
+        return f"{(time.perf_counter() - start) * 1e3:.0f} ms"
+
     eager, x, y = training_step("hal", build, arrays)
     other, _, _ = training_step("hal", build, arrays)
     compiled = hal.compile(other)
-    start = time.perf_counter()
-    compiled(x, y)
-    took = time.perf_counter() - start
+    took = first(lambda: compiled(x, y))
     (memory,) = compiled.plans[0].memory.values()
     note = (
-        f"traced and planned in {took * 1e3:.0f} ms, {len(compiled.plans[0].steps)} steps, arena "
-        f"{memory.bytes / 2**20:.1f} MiB = {memory.bytes / memory.bound:.3f} of the least"
+        f"{len(compiled.plans[0].steps)} steps, arena {memory.bytes / 2**20:.1f} MiB = "
+        f"{memory.bytes / memory.bound:.3f} of the least; first call: hal {took}"
     )
     found: dict[str, Callable[[], Any]] = {"hal": lambda: compiled(x, y), "hal eager": lambda: eager(x, y)}
     if beside_torch:
@@ -85,40 +89,48 @@ def contenders_of(name: str, build: Build, arrays: tuple[Any, Any]) -> tuple[dic
         fast, _, _ = training_step("torch", build, arrays)
         inductor = torch.compile(fast)
         try:
-            inductor(tx, ty)
+            note += f", torch.compile {first(lambda: inductor(tx, ty))}"
             found["torch.compile"] = lambda: inductor(tx, ty)
         except Exception as error:  # it needs a C++ compiler
-            note += f"; torch.compile: {type(error).__name__}"
+            note += f", torch.compile {type(error).__name__}"
     if beside_jax:
         import in_jax
 
         found["jax.jit"] = in_jax.training_step(name, arrays)
+        note += f", jax.jit {first(found['jax.jit'])}"
     return found, note
 
 
 def networks(quick: bool) -> list[Row]:
     """Whole training steps."""
-    rng = np.random.default_rng(0)
-
-    def images(*shape: int) -> tuple[Any, Any]:
-        return rng.normal(size=shape).astype(np.float32), rng.integers(0, 10, shape[0])
-
-    words = rng.integers(0, 64, (8, 64))
     rows = []
-    for name, build, arrays, calls in (
-        ("MLP 784-256-128-64-10, batch 64", _mlp, images(64, 784), 10),
-        ("MLP 784-256-128-64-10, batch 1024", _mlp, images(1024, 784), 3),
-        ("LeNet-5, batch 64", _lenet, images(64, 1, 28, 28), 3),
-        ("transformer, 2 layers, d 128, T 64, batch 8", _transformer, (words, words), 1),
-    ):
-        contenders, note = contenders_of(name, build, arrays)
+    for name, (build, arrays_of, calls) in NETWORKS.items():
+        contenders, note = contenders_of(name, build, arrays_of())
         rows.append(timed(name, contenders, 3 if quick else 25, 1 if quick else calls, "ms", note))
     return rows
+
+
+def _images(*shape: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=shape).astype(np.float32), rng.integers(0, 10, shape[0])
+
+
+def _words(*shape: int) -> tuple[Any, Any]:
+    words = np.random.default_rng(0).integers(0, 64, shape)
+    return words, words
 
 
 def _transformer(nn: Any) -> Any:
     layer = nn.TransformerEncoderLayer(128, 4, 512, dropout=0.0, activation="gelu", batch_first=True)
     return nn.Sequential(nn.Embedding(64, 128), nn.TransformerEncoder(layer, 2), nn.Linear(128, 64))
+
+
+NETWORKS: dict[str, tuple[Build, Callable[[], tuple[Any, Any]], int]] = {  # with calls in a round
+    "MLP 784-256-128-64-10, batch 64": (_mlp, lambda: _images(64, 784), 10),
+    "MLP 784-256-128-64-10, batch 1024": (_mlp, lambda: _images(1024, 784), 3),
+    "LeNet-5, batch 64": (_lenet, lambda: _images(64, 1, 28, 28), 3),
+    "transformer, 2 layers, d 128, T 64, batch 8": (_transformer, lambda: _words(8, 64), 1),
+}
 
 
 def chains(quick: bool) -> list[Row]:
@@ -167,10 +179,9 @@ def chains(quick: bool) -> list[Row]:
 MEMORY = """
 import sys
 sys.path.insert(0, {folder!r})
-import run, compiled, numpy as np
-rng = np.random.default_rng(0)
-arrays = rng.normal(size=(1024, 784)).astype(np.float32), rng.integers(0, 10, 1024)
-step, x, y = compiled.training_step({library!r}, run._mlp, arrays)
+import run, compiled
+build, arrays_of, _ = compiled.NETWORKS[{name!r}]
+step, x, y = compiled.training_step({library!r}, build, arrays_of())
 before = run.peak_memory()
 if {compile!r}:
     import hal
@@ -184,10 +195,15 @@ def memory(quick: bool) -> list[Row]:
     """How much the peak memory of a process grows by ten steps: what a step needs beside the network and the data."""
     folder = str(Path(__file__).parent)
     kinds = {"hal": ("hal", True), "hal eager": ("hal", False)} | ({"torch": ("torch", False)} if beside_torch else {})
-    peaks = _in_processes(
-        {k: (MEMORY.format(folder=folder, library=v[0], compile=v[1]), ()) for k, v in kinds.items()}, 1 if quick else 3
-    )
-    return [Row("growth of peak memory, MLP steps, batch 1024", "MiB", peaks, 1 if quick else 3)]
+    rows = []
+    for name in list(NETWORKS)[1:]:
+        programs = {
+            kind: (MEMORY.format(folder=folder, name=name, library=library, compile=compiled), ())
+            for kind, (library, compiled) in kinds.items()
+        }
+        peaks = _in_processes(programs, 1 if quick else 3)
+        rows.append(Row(f"growth of peak memory, {name}", "MiB", peaks, 1 if quick else 3))
+    return rows
 
 
 def sizes(quick: bool) -> list[Row]:
