@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import inf
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import hal
 import nn
 from hal.graph.plan import Plan
 from hal.schedule.queues import runs_apart
+from hal.schedule.speed import Calibration, Link, Speed
 from hal.schedule.timeline import crosses
 from hal.schedule.trial import best_of
 from hal.tensor import Waiting
@@ -59,16 +59,19 @@ def trained(right: str, policy: str) -> tuple[list[float], Plan, hal.profile]:
     return losses, step.plans[-1], profile
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for what is measured, once for all tests."""
-    return tmp_path_factory.mktemp("measured")
+@pytest.fixture(autouse=True)
+def _alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler takes all devices for equally fast, however busy this machine is."""
+    speed, link = Speed(1e10, {"contraction": 5e10, "any": 5e9}, 1e-5), Link(1e10, 1e-5)
+
+    def known(device: hal.Device) -> Calibration:
+        return Calibration(str(device), speed, link, link)
+
+    monkeypatch.setattr("hal.schedule.calibrate.calibration_of", known)
+    monkeypatch.setattr("hal.schedule.calibrate.known_calibration", known)
 
 
-def test_a_step_on_two_devices_copies_each_tensor_once_and_overlaps(
-    kept: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HAL_CACHE_DIR", str(kept))
+def test_a_step_on_two_devices_copies_each_tensor_once_and_overlaps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "hal.schedule.trial._times", lambda runs: [2.0, 1.0, *[3.0] * len(runs[2:])]
     )  # not what this is about
@@ -98,10 +101,8 @@ def test_a_step_on_two_devices_copies_each_tensor_once_and_overlaps(
 
 
 def test_a_model_from_the_cpu_is_trained_on_opencl_as_if_it_had_been_put_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
-
     monkeypatch.setattr("hal.schedule.offers.HOPELESS", inf)
     monkeypatch.setattr(
         "hal.schedule.trial.best_of",
