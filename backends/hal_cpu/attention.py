@@ -14,7 +14,7 @@ import numpy as np
 
 from hal import ops
 from hal.ops.attending import scaling
-from hal.plugin import Array, Spec
+from hal.plugin import Array
 from hal_cpu.parallel import in_parts, scratch
 from hal_cpu.softmax import row_max, row_sum
 from hal_cpu.table import kernels
@@ -148,17 +148,21 @@ def attention(
     return out
 
 
-def of_one_batch(g: Spec, out: Spec, q: Spec, k: Spec, v: Spec, *rest: Spec, **settings: Any) -> bool:
-    """Whether no keys or values are shared, whose gradients would be sums over those who share them."""
-    return q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+def _summed(x: Array, like: Array) -> Array:
+    """The gradient by `like` from that of each head: the sum over those that share it."""
+    if x.size != like.size:
+        lead = x.ndim - like.ndim
+        axes = tuple(i for i, n in enumerate(x.shape) if i < lead or n != like.shape[i - lead])
+        x = np.sum(x, axis=axes)
+    return x.reshape(like.shape).astype(like.dtype, copy=False)
 
 
-@kernels.register(ops.attention_gradient, when=of_one_batch)
+@kernels.register(ops.attention_gradient)
 def attention_gradient(
     g: Array, out: Array, q: Array, k: Array, v: Array, mask: Array | None = None, *, causal: bool, scale: float | None
 ) -> tuple[Array, ...]:
     call = _Call(q, k, v, mask, causal, scale)
-    g, out = (_with_heads(x, q.shape[:-2]) for x in (g, out))
+    g, out = (_with_heads(x, g.shape[:-2]) for x in (g, out))
     by_q, by_k, by_v = (np.empty_like(x) for x in (call.q, call.k, call.v))
     blocks = list(call.row_blocks()) if g.size and call.keys else []
     at_once = len(blocks) == 1 and blocks[0][1].stop == call.keys
@@ -195,4 +199,4 @@ def attention_gradient(
 
     if blocks:
         in_parts(part, len(call.blocks), 5 * call.work // 2)
-    return tuple(x.reshape(like.shape).astype(like.dtype, copy=False) for x, like in ((by_q, q), (by_k, k), (by_v, v)))
+    return _summed(by_q, q), _summed(by_k, k), _summed(by_v, v)

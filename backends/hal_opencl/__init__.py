@@ -54,7 +54,7 @@ class OpenCL(Backend):
 
 
 class OneOpenCL(CompiledBackend):
-    """One OpenCL device: its dtypes and memory. The kernels are those of its kind: CPUs, or what works in groups."""
+    """One OpenCL device: its dtypes and memory. The kernels are those of all."""
 
     name = "opencl"
     priority = OpenCL.priority
@@ -67,13 +67,6 @@ class OneOpenCL(CompiledBackend):
     def dtypes(self) -> frozenset[DType]:  # type: ignore[override]  # float64 is an extension
         has_float64 = "cl_khr_fp64" in self.device.extensions.split()
         return REAL if has_float64 else REAL - {dtypes.float64}
-
-    @cached_property
-    def kernels(self) -> Kernels:  # type: ignore[override]  # as in the base class
-        from hal.codegen.kernels import all_kernels
-        from hal_opencl.discovery import kind_of
-
-        return all_kernels.kernels if kind_of(self.device) == "cpu" else all_kernels.for_groups
 
     @cached_property
     def runtime(self) -> OpenCLRuntime:  # type: ignore[override]  # made on first use

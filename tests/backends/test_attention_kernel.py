@@ -1,4 +1,4 @@
-"""Attention and its gradient in kernels: on the host in the place of a GPU, on PoCL, and under Oclgrind's eyes."""
+"""Attention and its gradient without scores in memory: in kernels for groups, and in blocks for processors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import attention_cases
@@ -16,7 +17,10 @@ from cuda_on_cpu.plugin import on_cpu
 from cuda_sources import NoGPU, compiled, nvrtc
 
 import hal
+from hal import ops
+from hal.codegen.kernels import attention, attention_blocks
 from hal.testing import suite
+from hal.testing.calls import samples_of
 from hal_cuda import CUDA
 
 HERE = Path(__file__).parent
@@ -54,11 +58,51 @@ def test_every_sample_on_the_host(cases: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [hal.float32, hal.bfloat16])
-def test_many_blocks_on_pocl(dtype: hal.DType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_blocks_on_pocl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAL_OPENCL_DEVICES", "pocl")
     for op, number in LONG.items():
-        attention_cases.check(op, number, dtype)
+        attention_cases.check(op, number, hal.bfloat16)
+
+
+@pytest.mark.slow
+def test_rows_too_wide_for_a_group() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 9, 300)).astype(np.float32)
+    driver = OnCPU(memory=1 << 28)
+    device = on_cpu(driver).devices()[0]
+    ours, theirs = (
+        ops.attention_gradient(a, ops.attention(a, a, a, causal=True), a, a, a, causal=True)
+        for a in (hal.tensor(x, device=device), hal.tensor(x, device="cpu"))
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a.cpu().numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
+    assert driver.launches["attention_slopes"] == 1
+
+
+@pytest.mark.parametrize("op", list(KERNELS))
+def test_blocks_of_few_queries_on_pocl(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAL_OPENCL_DEVICES", "pocl")
+    monkeypatch.setattr(attention_blocks, "SCORES", 12)
+    monkeypatch.setattr(attention_blocks, "QUERIES", 2)
+    for number, sample in enumerate(samples_of(op)):
+        if all(0 < x.size < 1000 for x in sample.inputs):
+            attention_cases.check(op, number, groups=False)
+
+
+def test_scores_are_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAL_OPENCL_DEVICES", "pocl")
+    shape, scores = (1, 2048, 16), 4 * 2048**2
+    x = hal.tensor(np.random.default_rng(0).normal(size=shape).astype(np.float32), device="opencl")
+    y = x.cpu()
+    pool = x.device.backend.runtime.pool
+    before = pool.peak = pool.used
+    ops.attention_gradient(x, ops.attention(x, x, x), x, x, x)
+    assert pool.peak - before < scores / 2
+    tracemalloc.start()
+    try:
+        ops.attention_gradient(y, ops.attention(y, y, y), y, y, y)
+        assert tracemalloc.get_traced_memory()[1] < scores / 2
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.slow
@@ -77,8 +121,9 @@ def test_widths_beside_torch(features: int, values: int, monkeypatch: pytest.Mon
     wanted.backward(torch.tensor(g).double())
     upload, settings = (lambda x: device.backend.upload(x, device)), {"causal": False, "scale": None}
     buffers = [upload(x) for x in (*given, mask)]
-    out = attention_cases.attention(*buffers, **settings)
-    found = attention_cases.attention_gradient(upload(g), out, *buffers, **settings)
+    monkeypatch.setattr(attention, "_in_groups", lambda q, v: True)
+    out = attention.attention(*buffers, **settings)
+    found = attention.attention_gradient(upload(g), out, *buffers, **settings)
     for ours, right in zip((out, *found), (wanted, *(x.grad for x in theirs)), strict=True):
         right = right.detach().numpy()
         np.testing.assert_allclose(
@@ -112,7 +157,7 @@ def test_no_tile_spills(features: int, dtype: hal.DType, monkeypatch: pytest.Mon
     library = nvrtc() or pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc")
     monkeypatch.setenv("HAL_CACHE_DIR", str(tmp_path))
     driver = NoGPU()
-    device = CUDA(driver, "nogpu").devices()[0]  # type: ignore[arg-type]
+    device = CUDA(driver, "nogpu").devices()[0]
     x = hal.zeros(2, 80, features, dtype=dtype, device=device).requires_grad_()
     y = hal.ops.attention(x, x, x, causal=True)
     y.backward(hal.zeros(*y.shape, dtype=dtype, device=device))

@@ -1,143 +1,52 @@
-"""Attention on devices whose work items share memory in groups: no scores are written to the device's memory."""
+"""Attention and its gradient without scores in memory: by groups of work items, or on processors in blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import prod
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from hal import ops
+from hal.codegen.kernels import attention_blocks, attention_groups
 from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.layout import Shape, collapsed, stretched
-from hal.codegen.kernels.products import file
-from hal.codegen.kernels.rows import wide_of
-from hal.codegen.kernels.runtime import Runtime
-from hal.codegen.kernels.templates import filled_in
-from hal.ops.attending import scaling
-from hal.plugin import Kernels, Spec, dtypes
-
-kernels = Kernels()  # apart from the others: on a CPU, where a group is one item, products and softmax are quicker
-MOST = 256  # features: what a group shares must fit into its memory
-REGISTERS = 256  # bytes of sums that an item keeps in them, at most
+from hal.codegen.kernels.gemm import cast
+from hal.codegen.kernels.layout import row_strides
+from hal.codegen.kernels.reduction import reduction_of
+from hal.codegen.kernels.table import kernels
+from hal.plugin import Spec, dtypes
 
 
-class Tiles(NamedTuple):
-    """Tiles of a group of `across` x `down` items, each with `rows` queries and `columns` keys at a time.
-
-    For the gradient by keys it is the other way round: rows are keys, and columns queries.
-    """
-
-    across: int
-    down: int
-    rows: int
-    columns: int
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Rows and columns that the group has."""
-        return self.down * self.rows, self.across * self.columns
-
-    def each(self, width: int) -> int:
-        """Columns of a result of this width that an item has."""
-        return -(-width // self.across)
-
-    def widths(self, features: int, values: int) -> tuple[int, int]:
-        """Numbers in a row of a tile of queries or keys, and of one of values."""
-        return self.across * self.each(features) + 1, self.across * self.each(values) + 1
-
-
-TILES = (
-    *(Tiles(16, 8, rows, columns) for rows, columns in ((8, 2), (4, 2), (2, 2), (2, 1), (1, 1))),
-    Tiles(8, 8, 1, 1),
-    Tiles(8, 4, 1, 1),  # in 32 KiB, which any device has
-)
-
-
-def largest(runtime: Runtime, itemsize: int, needs: Callable[[Tiles], tuple[int, int]]) -> Tiles:
-    """The first tiles that fit, or the last; `needs`: numbers that an item keeps in registers, and a group shares."""
-    for tiles in TILES[:-1]:
-        kept, shared = (n * itemsize for n in needs(tiles))
-        if kept <= REGISTERS and shared <= runtime.local_memory:
-            return tiles
-    return TILES[-1]
-
-
-def fits(q: Spec, k: Spec, v: Spec, mask: Spec | None = None, **settings: Any) -> bool:
-    """Whether a kernel takes the call: something of everything, and rows that fit into a group's memory."""
+def _takes(q: Spec, k: Spec, v: Spec, mask: Spec | None = None, **settings: Any) -> bool:
+    """Whether there is something of everything, in one dtype, and no more axes than products have."""
     known = q.dtype is k.dtype is v.dtype and (mask is None or mask.dtype in (dtypes.bool_, q.dtype))
-    some = all(n > 0 for x in (q, k, v) for n in x.shape)
-    return known and some and max(q.shape[-1], v.shape[-1]) <= MOST // (q.dtype.itemsize // 4 or 1)
+    return known and all(n > 0 for x in (q, k, v) for n in x.shape) and max(q.ndim, k.ndim, v.ndim) <= 5
 
 
-class Heads:
-    """The heads of a call: where each begins in every tensor, and how a kernel is run on all of them.
-
-    Attributes:
-        batch: the shape of the batch, to which that of each tensor broadcasts.
-        queries, keys, features, values: the sizes of a head.
-        wide: the dtype that is computed in.
-    """
-
-    def __init__(
-        self, q: Buffer, k: Buffer, v: Buffer, mask: Buffer | None, *result: Buffer, causal: bool, scale: float | None
-    ) -> None:
-        self.batch: Shape = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-        self.queries, self.keys, self.features, self.values = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
-        self.wide = wide_of(q.dtype)
-        self._scale = self.wide.numpy.type(scaling(scale, self.features))
-        seen = q  # without a mask, no element of it is read
-        if mask is not None:
-            scores = (*self.batch, self.queries, self.keys)
-            seen = mask.view(scores, stretched(mask.shape, mask.strides, scores))
-        self._tensors = (q, k, v, seen, *result)
-        steps = [stretched(x.shape[:-2], x.strides[:-2], self.batch) for x in self._tensors]
-        self._sizes, self._strides = collapsed(self.batch, steps)
-        self._macros = {
-            "D": self.features, "E": self.values, "RANK": len(self._sizes), "CAUSAL": int(causal),
-            "MASK": 0 if mask is None else 1 if mask.dtype is dtypes.bool_ else 2, "GRADIENT": int(len(result) > 0),
-        }  # fmt: skip
-
-    def run(self, label: str, name: str, tiles: Tiles, rows: int, outs: dict[str, Buffer]) -> None:
-        """Enqueue the kernel `name`, of a group for each tile of `rows` rows of each head.
-
-        Args:
-            outs: what it writes into, by the letter of its dtype in the source.
-        """
-        runtime = self._tensors[0].memory.runtime
-        macros = {
-            **self._macros, "TX": tiles.across, "TY": tiles.down, "RM": tiles.rows, "RN": tiles.columns,
-            "DN": tiles.each(self.features), "EN": tiles.each(self.values),
-        }  # fmt: skip
-        types = {"T": self._tensors[0].dtype, "M": self._tensors[3].dtype, **{t: x.dtype for t, x in outs.items()}}
-        text = "".join(f"#define {word} {value}\n" for word, value in macros.items())
-        text += file(__package__, "attention_tiles.c") + file(__package__, f"{name}.c")
-        text = filled_in(text, tuple(types.items()), (("V", "@valueT"),), False)
-        blocks = -(-rows // tiles.sizes[0])
-        arguments: list[Any] = [np.array([self._sizes, *self._strides], np.int64)]
-        arguments += [np.int64(self.queries), np.int64(self.keys), np.int64(blocks), self._scale]
-        for x in self._tensors:
-            arguments += (x.memory, *map(np.int64, (x.offset, x.strides[-2], x.strides[-1])))
-        writes = [x.memory for x in outs.values()]
-        items = (blocks * prod(self.batch) * tiles.across, tiles.down)
-        kernel = runtime.programs.kernel(text, name, label)
-        runtime.launch(label, kernel, items, (tiles.across, tiles.down), *arguments, *writes, writes=writes)
+def _in_groups(q: Buffer, v: Buffer) -> bool:
+    return not q.memory.runtime.is_cpu and attention_groups.fits(q.spec, v.spec)
 
 
-@kernels.register(ops.attention, when=fits)
-def attention(
-    q: Buffer, k: Buffer, v: Buffer, mask: Buffer | None = None, *, causal: bool, scale: float | None
-) -> Buffer:
-    heads, runtime = Heads(q, k, v, mask, causal=causal, scale=scale), q.memory.runtime
+@kernels.register(ops.attention, when=_takes)
+def attention(q: Buffer, k: Buffer, v: Buffer, *mask: Buffer, causal: bool, scale: float | None) -> Buffer:
+    run = attention_groups.attention if _in_groups(q, v) else attention_blocks.attention
+    return run(q, k, v, *mask, causal=causal, scale=scale)
 
-    def needs(tiles: Tiles) -> tuple[int, int]:
-        rows, keys = tiles.sizes
-        of_key, of_value = tiles.widths(heads.features, heads.values)
-        shared = rows * (of_key + keys + 1 + tiles.across + 1) + keys * max(of_key, of_value)
-        return tiles.rows * tiles.each(heads.values), shared
 
-    tiles = largest(runtime, heads.wide.itemsize, needs)
-    out = runtime.empty((*heads.batch, heads.queries, heads.values), q.dtype, "attention")
-    heads.run("attention", "attention", tiles, heads.queries, {"T": out})
-    return out
+@kernels.register(ops.attention_gradient, when=lambda g, out, *specs, **settings: _takes(*specs))
+def attention_gradient(
+    g: Buffer, out: Buffer, q: Buffer, k: Buffer, v: Buffer, *mask: Buffer, causal: bool, scale: float | None
+) -> tuple[Buffer, ...]:
+    run = attention_groups.attention_gradient if _in_groups(q, v) else attention_blocks.attention_gradient
+    found = run(g, out, q, k, v, *mask, causal=causal, scale=scale)
+    return tuple(_shared(x, like) for x, like in zip(found, (q, k, v), strict=True))
+
+
+def _shared(found: Buffer, x: Buffer) -> Buffer:
+    """The gradient by `x` from that of each head: the sum over those that share it."""
+    if found.size == x.size:
+        found = found.view(x.shape, row_strides(x.shape))
+        return found if found.dtype is x.dtype else cast(found, x.dtype)
+    runtime, lead = x.memory.runtime, len(found.shape) - len(x.shape)
+    result = runtime.empty(x.shape, x.dtype, "attention_gradient")
+    run = reduction_of(ops.sum, found.dtype, x.dtype)
+    assert run is not None
+    run(runtime, found, tuple(i for i, n in enumerate(found.shape) if i < lead or n != x.shape[i - lead]), result)
+    return result
