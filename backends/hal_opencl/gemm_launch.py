@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,8 @@ def _by_panels(runtime: OpenCLRuntime, label: str, given: Product, shape: Panels
         given.a, given.b, given.out, given.dtype, given.batch, given.bias, given.offsets,
     )  # fmt: skip
     (rows, columns, terms), count = given.sizes, given.matrices
+    if rows == 1:  # then B is read once, and what counts is that long pieces of its rows are
+        shape = replace(shape, rows=1, vectors=8)
     width, vector = _vector(shape, dtype)
     panel = shape.vectors * width
     table = not isinstance(b.row, int)
