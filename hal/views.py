@@ -98,12 +98,15 @@ def link(out: Tensor, parent: Tensor, op: Op, settings: Settings) -> None:
 
     A device without views copies always; there a reshape is a view where one with views would not have to copy.
     """
+    if tracing.tracer is not None and tracing.active():  # memory that is nowhere yet; the tracer links what it records
+        return
+    if out.device is not parent.device:
+        return
     backend = parent.device.backend
-    if tracing.active() is not None:  # memory that is nowhere yet; the tracer links what it records
-        return
-    if out.device is not parent.device or (backend.views and not backend.shares(out._buffer, parent._buffer)):
-        return
-    if not backend.views and op.name == "reshape" and strides_as(parent.shape, strides(parent), out.shape) is None:
+    if backend.views:
+        if not backend.shares(out._buffer, parent._buffer):
+            return
+    elif op.name == "reshape" and strides_as(parent.shape, strides(parent), out.shape) is None:
         return
     out.storage = parent.storage
     out._generation = parent.storage.generation

@@ -102,7 +102,10 @@ def integers(who: str, given: tuple[Any, ...]) -> tuple[int, ...]:
     """The whole numbers meant by `f(1, 2)`, `f((1, 2))` or `f([1, 2])`."""
     if len(given) == 1 and isinstance(given[0], (tuple, list)):
         given = tuple(given[0])
-    return tuple(index_of(who, n) for n in given)
+    for n in given:
+        if n.__class__ is not int:  # which nearly all are
+            return tuple(index_of(who, n) for n in given)
+    return given
 
 
 def whole_shape(who: str, sizes: tuple[int, ...], size: int) -> Shape:

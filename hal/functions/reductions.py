@@ -26,7 +26,10 @@ def sum(
     axis: AxesLike = None, keepdims: bool = False, dtype: Any = None,
 ) -> Tensor:  # fmt: skip
     """The sum over these axes, or all; bool and integers are summed in 64 bits. Source: torch.sum; Array API, sum."""
-    return _converted(ops.sum(_converted(x, dtype), axis=either("sum", dim, axis), keepdims=keepdim or keepdims), dtype)
+    axes = either("sum", dim, axis)
+    if dtype is None:
+        return ops.sum(x, axis=axes, keepdims=keepdim or keepdims)
+    return _converted(ops.sum(_converted(x, dtype), axis=axes, keepdims=keepdim or keepdims), dtype)
 
 
 def prod(
