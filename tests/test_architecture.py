@@ -197,6 +197,27 @@ def test_no_file_names_a_machine() -> None:
     assert not found, "paths of one machine:\n" + "\n".join(found)
 
 
+def exceptions(*kinds: str) -> Iterator[tuple[Path, int, str]]:
+    """Every line in which a checker is told to look away."""
+    told = re.compile(r"# (?:ruff: )?(?:" + "|".join(kinds) + ")")
+    for path in files(".py"):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if told.search(line) and path != Path(__file__).resolve():
+                yield path.relative_to(ROOT), number, line.strip()
+
+
+def test_every_exception_from_a_check_says_which_and_why() -> None:
+    reasoned = re.compile(r"(?:noqa: [A-Z]+\d+(?:, [A-Z]+\d+)*|ignore\[[\w, -]+\])  # \S")
+    found = [f"{p}:{n}: {line}" for p, n, line in exceptions("noqa", "type: ignore", "pyright: ignore")
+             if not reasoned.search(line)]  # fmt: skip
+    assert not found, "write `# noqa: X  # why`:\n" + "\n".join(found)
+
+
+def test_no_checker_is_silenced_where_none_reads() -> None:
+    found = [f"{p}:{n}: {line}" for p, n, line in exceptions("type: ignore", "pyright: ignore") if "tests" in p.parts]
+    assert not found, "types of tests are not checked:\n" + "\n".join(found)
+
+
 def test_every_package_is_typed() -> None:
     packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     untyped = [package for package in packages if not (ROOT / package / "py.typed").is_file()]
