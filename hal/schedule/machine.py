@@ -81,15 +81,16 @@ class Unit:
         alone = {n: self._alone(n) for n in inside}
         if NEVER in alone.values():
             return NEVER
+        dtype = node.outputs[0].spec.dtype
         if node.op.kind == "updates":
-            return sum(self._of(GROUP.format("updates"), n.op.kind, n.outputs[0].spec.dtype, n.cost) for n in inside)
+            return sum(self._of(GROUP.format("updates"), n.op.kind, dtype, n.cost) for n in inside)
         main = [n for n in inside if n.op.kind != "elementwise"]
-        others = [n for n in inside if n.op.kind == "elementwise"]
-        flops = sum(n.cost.flops for n in others)
+        flops = node.cost.flops - sum(n.cost.flops for n in main)
         nbytes = max(0, node.cost.bytes - sum(n.cost.bytes for n in main))
-        name, kind = GROUP.format("elementwise"), "elementwise"
-        work = self.speed.seconds(name, kind, others[0].outputs[0].spec.dtype.name, flops, nbytes)
-        return sum(alone[n] for n in main) + (max(0.0, work - self.speed.start(name, kind)) if main else work)
+        name = GROUP.format("elementwise")
+        work = self._of(name, "elementwise", dtype, Cost(flops, nbytes))
+        started = self.speed.start(name, "elementwise") if main else 0.0
+        return sum(alone[n] for n in main) + max(0.0, work - started)
 
     def _alone(self, node: Node) -> float:
         backend = self.device.backend

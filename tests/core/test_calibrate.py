@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -18,6 +19,7 @@ from hal.schedule.calls import calls
 from hal.schedule.fitting import fitted
 from hal.schedule.machine import Unit
 from hal.schedule.speed import Link, Pace, Speed
+from hal.schedule.timing import Bench
 from hal.spec import Spec
 from hal.testing.fake import Fake
 
@@ -71,6 +73,16 @@ def test_every_call_that_is_timed_fits_its_op() -> None:
         names.update(call.tells)
         assert node.cost.bytes > 0 or call.tells == (node.op.name,)  # a view moves nothing
     assert {"elementwise group", "updates group", "contraction", "indexing", "random", "any", "sigmoid"} <= names
+
+
+def test_what_does_not_fit_or_has_no_kernel_is_not_timed() -> None:
+    add = next(calls())
+    assert Bench(hal.device("cpu")).takes(add)
+    apart = replace(add, inputs=(Spec((2,), dtypes.float32), Spec((3,), dtypes.float32)))
+    assert not Bench(hal.device("cpu")).takes(apart)
+    for fake in (Fake("fa", missing=("add",)), Fake("fa", dtypes=(dtypes.int8,))):
+        with fake.registered():
+            assert not Bench(hal.device("fa")).takes(add)
 
 
 def test_a_device_is_known_by_timing_it(measured_roughly: None, monkeypatch: pytest.MonkeyPatch) -> None:
