@@ -1,6 +1,6 @@
-"""Measures OpenCL against what runs on the same cores: products, convolutions, fused chains, compiled training steps.
+"""Measures OpenCL against what runs on the same cores: products, convolutions, attention, chains, training steps.
 
-    python tests/bench/opencl.py [products] [convolutions] [chains] [steps] [--threads 1] [--rounds 15]
+    python tests/bench/opencl.py [products] [convolutions] [attention] [chains] [steps] [--threads 1] [--rounds 15]
 
 Contenders of a row are timed in turn within one run, and what is told is the median of the ratios of each round: more
 than 1 means that OpenCL is quicker. Of each ratio there are two: of the time on the wall, and (in brackets) of the
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 Contenders = dict[str, Callable[[], Any]]
-WORKLOADS = ("products", "convolutions", "chains", "steps")
+WORKLOADS = ("products", "convolutions", "attention", "chains", "steps")
 
 
 def arguments() -> argparse.Namespace:
@@ -157,6 +157,47 @@ def torch_convolution(
         return
     rest = (stride, padding, (1, 1), False, (0, 0), 1, (kind == " by x", kind == " by w", False))
     yield "torch", lambda: torch.ops.aten.convolution_backward(g, x, w, None, *rest)
+
+
+def attention(rounds: int) -> None:
+    """Attention and its gradients, compiled, beside their decompositions, HAL's CPU backend and torch."""
+    import numpy as np
+    import torch
+
+    import hal
+    from hal import ops
+
+    wait = waiting(hal)
+    rng = np.random.default_rng(0)
+    for batch, heads, n, features, causal in [
+        (4, 4, 64, 32, True), (2, 4, 256, 64, True), (1, 4, 1024, 64, True), (1, 2, 2048, 64, False),
+    ]:  # fmt: skip
+        arrays = [rng.normal(size=(batch, heads, n, features)).astype(np.float32) for _ in range(4)]
+
+        def both(forward: Any, gradient: Any, causal: bool = causal) -> Any:
+            def run(q: Any, k: Any, v: Any, g: Any) -> Any:
+                y = forward(q, k, v, causal=causal, scale=None)
+                return y, gradient(g, y, q, k, v, causal=causal, scale=None)
+
+            return hal.compile(run)
+
+        on = {name: [hal.tensor(x, device=name) for x in arrays] for name in ("opencl", "cpu")}
+        theirs = [torch.tensor(x, requires_grad=i < 3) for i, x in enumerate(arrays)]
+
+        def torch_both(given: Any = theirs, causal: bool = causal) -> Any:
+            q, k, v, g = given
+            y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+            return torch.autograd.grad((y * g).sum(), [q, k, v])
+
+        ours, cpu = (both(ops.attention, ops.attention_gradient) for _ in range(2))
+        parts = both(ops.attention.decompose, ops.attention_gradient.decompose)
+        contenders: Contenders = {
+            "opencl": lambda f=ours, x=on["opencl"]: (f(*x), wait()),
+            "decomposed": lambda f=parts, x=on["opencl"]: (f(*x), wait()),
+            "hal_cpu": lambda f=cpu, x=on["cpu"]: f(*x),
+            "torch": torch_both,
+        }
+        told(f"{batch}x{heads}x{n}x{features}{' causal' if causal else ''}", contenders, rounds)
 
 
 def chains(rounds: int) -> None:
