@@ -64,7 +64,7 @@ __kernel void pack(__global const T *a, INDEX offset, INDEX rows, INDEX terms, I
 #define ROW(k) ((k) * rows_of_b)
 #endif
 
-#define NEXT_LINE { x = 0; if (++y == all_height) { y = 0; if (++z == all_depth) { z = 0; image++; } } }
+#define NEXT_LINE if (++y == all_height) { y = 0; if (++z == all_depth) { z = 0; image++; } }
 
 __kernel void product(
     __global const T *a, INDEX a_offset,
@@ -144,26 +144,42 @@ __kernel void product(
         /* Where each column goes, or -1, and which vectors go to places that are evenly spaced. */
         INDEX to[NR];
         int whole[NV], any = 0, together = x_stride == 1;
-        if (used == NR && x + NR <= all_width) {
+        if (used == NR && x + NR <= all_width) { /* within a line */
           const INDEX first = image * image_stride + z * z_stride + y * y_stride + x * x_stride;
           const INDEX valid = y < height && z < depth ? width - x : 0;
           for (int c = 0; c < NR; c++) to[c] = c < valid ? first + c * x_stride : -1;
-          for (int v = 0; v < NV; v++) whole[v] = (v + 1) * VW <= valid;
-          any = valid > 0;
           x += NR;
-          if (x == all_width) NEXT_LINE
+          if (x == all_width) { x = 0; NEXT_LINE }
+        } else if (all_height > 2 && 2 * all_width >= NR) { /* over at most two ends of lines, without a branch */
+          #pragma unroll
+          for (int c = 0; c < NR; c++) {
+            const INDEX along = x + c, lines = (along >= all_width) + (along >= 2 * all_width);
+            const INDEX at_x = along - lines * all_width, down = y + lines, turned = down >= all_height;
+            const INDEX at_y = turned ? down - all_height : down, deep = z + turned, over = deep >= all_depth;
+            const INDEX at_z = over ? 0 : deep;
+            const INDEX place = (image + over) * image_stride + at_z * z_stride + at_y * y_stride + at_x * x_stride;
+            to[c] = (c < used) & (at_x < width) & (at_y < height) & (at_z < depth) ? place : -1;
+          }
+          x += NR;
+          while (x >= all_width) { x -= all_width; NEXT_LINE }
         } else
           for (int c = 0; c < NR; c++) {
             to[c] = c < used && x < width && y < height && z < depth
               ? image * image_stride + z * z_stride + y * y_stride + x * x_stride : -1;
-            const int follows = to[c] >= 0 && (c % VW == 0 || to[c] == to[c - 1] + x_stride);
-            whole[c / VW] = c % VW ? whole[c / VW] && follows : follows;
-            any |= to[c] >= 0;
-            if (++x == all_width) NEXT_LINE
+            if (++x == all_width) { x = 0; NEXT_LINE }
           }
+        #pragma unroll
+        for (int v = 0; v < NV; v++) {
+          whole[v] = to[v * VW + VW - 1] == to[v * VW] + (VW - 1) * x_stride;
+          #pragma unroll
+          for (int q = 0; q < VW; q++) {
+            whole[v] &= to[v * VW + q] >= 0;
+            any |= to[v * VW + q] >= 0;
+          }
+          together &= whole[v];
+        }
         if (!any) continue;
         together &= to[NR - 1] == to[0] + NR - 1;
-        for (int v = 0; v < NV; v++) together &= whole[v];
 #else
         const int together = used == NR;
 #endif

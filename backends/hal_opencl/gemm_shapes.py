@@ -38,7 +38,7 @@ class Panels:
     rows: int
     vectors: int
     width: int
-    terms: int = 256
+    terms: int = 288
     block: int = 96
 
 

@@ -51,7 +51,7 @@ HAL_KERNEL spread(HAL_GLOBAL const T *restrict x, INDEX offset, INDEX of_image, 
         }
         if (apart == 1) copy_row(from + begin, to + begin, end - begin);
         else if (apart == 2)
-          HAL_INDEPENDENT
+          HAL_INDEPENDENT_SHORT
           for (i64 q = begin; q < end; q++) to[q] = from[q * 2];
         else
           for (INDEX q = begin; q < end; q++) to[q] = from[q * apart];
