@@ -45,7 +45,7 @@ class Waiting:
     Attributes:
         buffer, where: the contents, and the device that they wait on.
         spec, home: what they are, and the device that they come back to.
-        ever: whether there has been one in this process, so that the others need not look for any.
+        ever: whether there may have been one in this process, so that the others need not look for any.
     """
 
     __slots__ = ("buffer", "home", "spec", "where")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,6 +110,24 @@ def on_host(buffer: Any, value: Value) -> Array:
     return backend.download(buffer, value.spec)
 
 
+_moving = threading.RLock()  # held by whoever moves state, until it has used it
+
+
+class _Locks:
+    """Two locks, one after another: `_moving`, and that of a function."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self.lock = lock
+
+    def __enter__(self) -> None:
+        _moving.acquire()
+        self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+        _moving.release()
+
+
 class Entry:
     """A trace with its plans: what runs for calls of one kind."""
 
@@ -122,6 +141,7 @@ class Entry:
         self.specs = [(v.spec, v.device) for v in found.graph.outputs]
         self.draws = tuple(found.draws.items())
         self.lock = options.arenas.lock
+        self.locks = _Locks(self.lock)
         self.holders: dict[Storage, list[Tensor]] = {}  # who would keep a buffer that was replaced
         for tensor, storage, _ in found.taken.tensors:
             if tensor.parent is None:
@@ -136,6 +156,7 @@ class Entry:
         free = len(found.graph.outputs) - kept - len(found.reads)
         self.plan = plan = planned(found.graph, self.options, found.sources, found.owners, free, moves=moves)
         away = plan.graph.away
+        Waiting.ever = Waiting.ever or bool(away)  # it may be asked for from now on
         self.aside = {i: v.device for i, v in enumerate(plan.graph.results) if v in away}
         inputs = list(zip(found.graph.inputs, plan.graph.inputs, found.sources, strict=True))
         source_of = {v: source for v, _, source in inputs}
@@ -168,8 +189,8 @@ class Entry:
     def call(self, leaves: Sequence[Tensor]) -> Any:
         """Replay on these arguments."""
         found = self.trace
-        with self.lock:
-            if Waiting.ever or self.plan.graph.away:
+        with self.locks if Waiting.ever else self.lock:
+            if Waiting.ever:
                 self._settle()
             enter = self.enter if plans.timed is None else self._entrance(plans.timed(self.plan))
             results = enter(leaves)

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -399,3 +400,25 @@ def test_a_plan_that_may_not_use_the_device_brings_state_home(fast: Counted, mov
     assert set(moves[: len(moves) // 2]) == {"fast"}
     assert set(moves[len(moves) // 2 :]) == {"home"}
     same(auto, follow)
+
+
+def test_functions_that_want_a_parameter_in_two_places_may_run_in_two_threads(fast: Counted) -> None:
+    weight = hal.ones(4, 4, device="home")
+
+    def f(x: hal.Tensor) -> hal.Tensor:
+        return (((x @ weight).sin() @ weight).cos() @ weight).sum()
+
+    x = hal.ones(4, 4, device="home")
+    want, found = f(x).item(), list[float]()
+
+    def run(policy: str) -> None:
+        with hal.placement(policy, devices=["fast"]):
+            compiled = hal.compile(f)
+            found.extend([compiled(x).item() for _ in range(20)])
+
+    threads = [Thread(target=run, args=(policy,)) for policy in ("auto", "follow")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [want] * 40
