@@ -188,12 +188,14 @@ class Node:
             )
         inputs = tuple(self._saved(i) for i in range(len(self.inputs)))
         outs = tuple(self._result(i) for i in range(len(self.outs)))
-        if self.op.gradient is None:
+        gradient = self.op.gradient
+        if gradient is None:
+            assert isinstance(self.op, Op)
             return self._through_decomposition(self.op, gs, inputs, create_graph)
         if len(outs) == 1:
-            entries = self.op.gradient(gs[0], outs[0], *inputs, **self.settings)
+            entries = gradient(gs[0], outs[0], *inputs, **self.settings)
         else:
-            entries = self.op.gradient(tuple(gs), outs, *inputs, **self.settings)
+            entries = gradient(tuple(gs), outs, *inputs, **self.settings)
         found: list[Tensor | None] = []
         for entry, edge, x in zip(entries, self.edges, self.inputs, strict=True):
             g = None if edge is None else entry() if callable(entry) else entry
