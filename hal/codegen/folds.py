@@ -99,21 +99,20 @@ def sums(count: int, dtype: DType) -> Fold:
     )
 
 
-# Of n elements: their number, the first of them (k), the sums of x - k and of its square, and the sum of x. Since k
-# is one of the elements, what cancels when the variance is taken out of the sums is at most n + 1 times the variance,
-# and n is small: lanes, blocks and parts become one as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise
-# Algorithm for Computing Sample Variances" (1979), after which the sum of x - k is zero and k the mean. The mean that
-# is told is the sum divided by n: where it is small beside the elements, k has been rounded too often.
+# Of n elements x: n, the first of them (k), mean and sum of squared differences of x - k, and the sum of x. Elements
+# are taken in as by Welford, "Note on a Method for Calculating Corrected Sums of Squares and Products" (1962), lanes,
+# blocks and parts become one as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing
+# Sample Variances" (1979). With k, numbers far from zero lose nothing; should k be far from the others, the variance
+# is so large that what they lose does not count. The mean that is told is the sum divided by n: where it is small
+# beside the elements, the other has been rounded too often.
 _MOMENTS_STEP = """{ {a1} = {a0} == 0 ? {x} : {a1}; {a0} += 1;
-    const @T away_ = {x} - {a1}; {a2} += away_; {a3} += away_ * away_;
-    {a4} += {x}; }"""
-_MOMENTS_MERGE = """{
-    const @T r_ = {a0} > 0 ? 1 / {a0} : 0, s_ = {b0} > 0 ? 1 / {b0} : 0;
-    const @T mean_ = {a1} + {a2} * r_, all_ = {a0} + {b0};
-    const @T apart_ = {b1} + {b2} * s_ - mean_, share_ = all_ > 0 ? {b0} / all_ : 0;
-    {a3} = ({a3} - {a2} * ({a2} * r_)) + ({b3} - {b2} * ({b2} * s_)) + apart_ * apart_ * {a0} * share_;
-    {a1} = mean_ + apart_ * share_; {a2} = 0; {a0} = all_; {a4} += {b4};
-}"""
+    const @T share_ = 1 / {a0}, moved_ = {x} - {a1}, away_ = moved_ - {a2};
+    {a2} += away_ * share_; {a3} += away_ * (moved_ - {a2}); {a4} += {x}; }"""
+_MOMENTS_MERGE = """{ {a1} = {a0} == 0 ? {b1} : {a1};
+    const @T all_ = {a0} + {b0}, share_ = all_ > 0 ? {b0} / all_ : 0;
+    const @T apart_ = {b0} > 0 ? ({b1} - {a1}) + ({b2} - {a2}) : 0;
+    {a3} += {b3} + apart_ * apart_ * ({a0} * share_);
+    {a2} += apart_ * share_; {a0} = all_; {a4} += {b4}; }"""
 
 
 def moments(dtype: DType, correction: float | None = None) -> Fold:
@@ -123,13 +122,12 @@ def moments(dtype: DType, correction: float | None = None) -> Fold:
         correction: by how much less than n the sum of squares is divided by; by default by n, or 1 if n is 0.
     """
     kind = value_type(dtype)
-    squares = "({a3} - {a2} * ({a0} > 0 ? {a2} / {a0} : 0))"
     if correction is None:
         divisor = "({n} > 0 ? (@T){n} : 1)"
     else:
         less = f"(@T)({{n}} - {literal(correction, dtypes.float64 if kind == 'f64' else dtypes.float32)})"
         divisor = f"({less} > 0 ? {less} : 0)"
-    results = ("({n} > 0 ? {a4} / (@T){n} : 0)", f"({squares} < 0 ? 0 : {squares}) / {divisor}")
+    results = ("({n} > 0 ? {a4} / (@T){n} : 0)", f"{{a3}} / {divisor}")
     texts = (text.replace("@T", kind) for text in (_MOMENTS_STEP, _MOMENTS_MERGE, *results))
     step, merge, *made = texts
     return Fold(((kind, "0"),) * 5, step, merge, tuple(made))

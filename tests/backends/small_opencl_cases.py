@@ -104,10 +104,22 @@ def scans() -> None:
         near(ops.cumprod(x, axis=axis), np.cumprod(x.cpu().numpy(), axis=axis))
 
 
+def statistics() -> None:
+    """Means and variances of few channels with many elements, whose parts are merged, and what is made of them."""
+    for shape in ((3, 2, 400), (5, 40)):
+        x, weight = drawn(shape), drawn(shape[1:2])
+        for op, settings in ((ops.batch_norm_train, {}), (ops.group_norm, {"groups": 2})):
+            found = op(x, weight, eps=0.1, **settings)
+            wanted = op.reference(x.cpu().numpy(), weight.cpu().numpy(), eps=0.1, **settings)
+            for got, want in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, wanted)), strict=True):
+                near(got, want)
+
+
 TILES: dict[str, Shape] = {"tiles": Tiles(4, 2, 2, 2, 4), "panels": Panels(2, 2, 2, 4, 4)}
 CASES: dict[str, Callable[[], None]] = {
     "products": products,
     "scans": scans,
+    "statistics": statistics,
     **{f"convolution {i}": partial(convolution, i) for i in range(len(CONVOLUTIONS))},
     **{f"group {i}": partial(group, i) for i in range(len(GROUPS))},
 }
