@@ -83,7 +83,8 @@ def offers(
     for place, device in enumerate(machine.devices):
         written = graph if written_for is None else written_for(device)
         whole = here_now if len(written.nodes) == len(graph.nodes) else _Ways(written, machine, freedom)
-        ways.append(whole.settled(f"all on {device}", mostly(whole.binding.problem(whole.living), place)))
+        tasks = mostly(whole.binding.problem(whole.living), place)
+        ways += [whole.settled(f"all on {device}", tasks)] if place in tasks else []  # or it can run nothing of this
     first = Offer(FOLLOW, inf, graph) if follow is None else follow.offer(graph if not living else None)
     others: dict[object, _Way] = {}
     for way in sorted((way for way in ways if way.layout is not None), key=lambda way: way.seconds):
