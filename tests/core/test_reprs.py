@@ -16,6 +16,7 @@ def step(x: hal.Tensor) -> hal.Tensor:
 
 step(hal.ones(3, 3))
 PLAN = step.plans[0]
+step.forget()
 with hal.profile() as PROFILE:
     hal.ones(3)
 HISTORY = nn.fitting.History([{"epoch": 1, "loss": 0.5, "val_loss": None}], "early")
@@ -24,7 +25,7 @@ HISTORY = nn.fitting.History([{"epoch": 1, "loss": 0.5, "val_loss": None}], "ear
 @pytest.mark.parametrize(
     ("thing", "wanted"),
     [
-        (step, "<compiled step: 1 plan>"),
+        (step, "<compiled step: 0 plans>"),
         (PLAN, r"<plan: \d steps on cpu, \d+ bytes of arena>"),
         (replace(PLAN, steps=(), memory={}, end="a:3"), "<plan: 0 steps on no device, 0 bytes of arena, until a:3>"),
         (PLAN.graph, r"<graph: \d nodes, 1 inputs, 1 outputs>"),
