@@ -115,19 +115,16 @@ _MOMENTS_MERGE = """{ {a1} = {a0} == 0 ? {b1} : {a1};
     {a2} += apart_ * share_; {a0} = all_; {a4} += {b4}; }"""
 
 
-def moments(dtype: DType, correction: float | None = None) -> Fold:
-    """Mean and variance in one pass.
-
-    Args:
-        correction: by how much less than n the sum of squares is divided by; by default by n, or 1 if n is 0.
-    """
+def moments(dtype: DType) -> Fold:
+    """Mean and variance in one pass; both are 0 where there is nothing."""
     kind = value_type(dtype)
-    if correction is None:
-        divisor = "({n} > 0 ? (@T){n} : 1)"
-    else:
-        less = f"(@T)({{n}} - {literal(correction, dtypes.float64 if kind == 'f64' else dtypes.float32)})"
-        divisor = f"({less} > 0 ? {less} : 0)"
-    results = ("({n} > 0 ? {a4} / (@T){n} : 0)", f"{{a3}} / {divisor}")
-    texts = (text.replace("@T", kind) for text in (_MOMENTS_STEP, _MOMENTS_MERGE, *results))
-    step, merge, *made = texts
+    results = ("({n} > 0 ? {a4} / (@T){n} : 0)", "{a3} / ({n} > 0 ? (@T){n} : 1)")
+    step, merge, *made = (text.replace("@T", kind) for text in (_MOMENTS_STEP, _MOMENTS_MERGE, *results))
     return Fold(((kind, "0"),) * 5, step, merge, tuple(made))
+
+
+def spread(dtype: DType, correction: float) -> Fold:
+    """The sum divided by `correction` less than the number of elements, and never by less than zero."""
+    kind = value_type(dtype)
+    less = f"({kind})({{n}} - {literal(correction, dtypes.float64 if kind == 'f64' else dtypes.float32)})"
+    return _simple(kind, "0", "{a} + {x}", f"{{a0}} / ({less} > 0 ? {less} : 0)")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hal import ops
-from hal.codegen.folds import fold_of, moments, sums
+from hal.codegen.folds import fold_of, spread, sums
 from hal.codegen.kernels.buffer import Buffer
 from hal.codegen.kernels.composed import Run, composite, folded, widely
 from hal.codegen.kernels.layout import row_strides
@@ -33,8 +33,18 @@ def _result_shape(shape: tuple[int, ...], axis: Axes, keepdims: bool) -> tuple[i
 def _spread(op: Op, end: Callable[[Tensor], Tensor]) -> None:
     @composite(op)
     def make(runtime: Runtime, x: Spec, *, axis: Axes, keepdims: bool, correction: float) -> Run:
-        axes, fold = axes_of(axis, len(x.shape)), moments(wide_of(x.dtype), correction)
-        run = folded(runtime, op.name, [x], axes, fold, widely, lambda mean, var: ops.cast(end(var), dtype=x.dtype))
+        axes, wide = axes_of(axis, len(x.shape)), wide_of(x.dtype)
+        between = Spec(kept_shape(x.shape, axis), wide)
+        means = folded(runtime, op.name, [x], axes, sums(1, wide), widely, lambda total, mean: mean)
+        squares = folded(
+            runtime, op.name, [x, between], axes, spread(wide, correction),
+            lambda x, mean: ops.square(widely(x) - mean), lambda var: ops.cast(end(var), dtype=x.dtype),
+        )  # fmt: skip
+
+        def run(x: Buffer, out: Sequence[Buffer | None] | None = None) -> tuple[Buffer, ...]:
+            (mean,) = means(x)
+            return squares(x, mean.view(between.shape, row_strides(between.shape)), out=out)
+
         return _shaped(run, _result_shape(x.shape, axis, keepdims))
 
 
