@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,8 +32,6 @@ from hal.source import user_line
 from hal.spec import Spec
 from hal.tensor import Origin, Storage, Tensor, Waiting
 from hal.transfer import upload
-
-OFTEN = 10  # calls: state that is moved again within so many is fought for
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ class Entry:
         for tensor, storage, _ in found.taken.tensors:
             if tensor.parent is None:
                 self.holders.setdefault(storage, []).append(tensor)
-        self.calls, self.moved, self.again = 0, -OFTEN, 0  # those that looked where state is, which moved it, how soon
+        self.calls, self.moving, self.vain = 0, 0.0, 0  # since state was moved; seconds that took; times it did not pay
         self._plan(moves=True)
 
     def _plan(self, moves: bool) -> None:
@@ -237,18 +236,21 @@ class Entry:
                 break
         else:
             return
-        if self._moves_often() and self.moves:  # so it goes where the others want it
-            self._plan(moves=False)
+        if self._in_vain() and self.moves:
+            self._plan(moves=False)  # so it goes where the others want it
         from hal.schedule.waiting import bring
 
+        start = time.perf_counter()
         for storage, spec, home, place in self.state:
             bring(storage, self.holders.get(storage, ()), spec, home, place)
+        self.calls, self.moving = 0, time.perf_counter() - start
 
-    def _moves_often(self) -> bool:
-        """Whether state had to be moved again soon after it was, twice: somebody else wants it elsewhere."""
-        self.again = self.again + 1 if self.calls - self.moved < OFTEN else 0
-        self.moved = self.calls
-        return self.again > 1
+    def _in_vain(self) -> bool:
+        """Whether moving state took longer, there and back, than was gained before somebody else wanted it: twice."""
+        took = self.plan.tried
+        gained = self.calls * max(0.0, took["follow"] - next(iter(took.values()))) if took else 0.0
+        self.vain = self.vain + 1 if self.moving > 0 and 2 * self.moving > gained else 0
+        return self.vain > 1
 
     def _put_aside(self, outs: list[Tensor]) -> None:
         from hal.schedule.waiting import put_aside

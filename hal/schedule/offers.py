@@ -142,7 +142,7 @@ class _Way:
         assert self.layout is not None
         names = self.of.binding.machine.devices
         homes = sorted({str(names[place]) for v, place in self.living.items() if v in self.of.freedom.state})
-        told = f"{self.name}, state on {' and '.join(homes)}" if homes else self.name
+        told = f"{self.name}, state on {' and '.join(homes)}" if homes and self.name != FOLLOW else self.name
         return Offer(told, self.seconds, graph or self.of.binding.applied(self.layout, self.living))
 
 
