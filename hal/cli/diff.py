@@ -11,7 +11,10 @@ import click
 import hal
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(
+    short_help="Find the first op of SCRIPT that is wrong on a device.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @click.option("--ref", default="cpu", show_default=True, help="The device whose result is shown beside a wrong one.")
 @click.option("--dut", required=True, help="The device under test.")
 @click.option("--all", "every", is_flag=True, help="Go on after the first divergence, and list them all.")
