@@ -78,13 +78,15 @@ def offers(
     if crowded or _simulated(machine.devices):  # nothing else fits, or a time would tell nothing
         return [Offer(answer.name, answer.layout.seconds, here_now.binding.applied(answer.layout, living))]
 
-    best = here_now.settled(answer.name, answer.layout.devices, answer.layout.order)
+    name = answer.name if answer.name != FOLLOW else "where its data is"
+    best = here_now.settled(name, answer.layout.devices, answer.layout.order)
     ways = [best if best.layout is not None else replace(best, living=living, layout=answer.layout)]
     for place, device in enumerate(machine.devices):
         written = graph if written_for is None else written_for(device)
         whole = here_now if len(written.nodes) == len(graph.nodes) else _Ways(written, machine, freedom)
+        name = f"all on {device}" if whole is here_now else f"all on {device} in its own ops"
         tasks = mostly(whole.binding.problem(whole.living), place)
-        ways += [whole.settled(f"all on {device}", tasks)] if place in tasks else []  # or it can run nothing of this
+        ways += [whole.settled(name, tasks)] if place in tasks else []  # or it can run nothing of this
     first = Offer(FOLLOW, inf, graph) if follow is None else follow.offer(graph if not living else None)
     others: dict[object, _Way] = {}
     for way in sorted((way for way in ways if way.layout is not None), key=lambda way: way.seconds):

@@ -105,7 +105,7 @@ def _times(runs: Sequence[Callable[[], Any]]) -> list[float]:
             start = time.perf_counter()
             try:
                 runs[i]()
-            except HalError:  # something cannot take such numbers
+            except (HalError, IndexError):  # something cannot take such numbers
                 least[i] = inf
                 going.discard(i)
                 continue
