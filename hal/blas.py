@@ -11,25 +11,39 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 
-def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """The functions of NumPy's OpenBLAS that tell and set its number of threads, if they can be found."""
+def _function(name: str) -> Any:
+    """The function of NumPy's OpenBLAS by this name; None if it can't be found."""
     try:
         library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]  # private
     except (AttributeError, OSError):
         return None
-    for prefix in ("scipy_openblas", "openblas"):
-        for suffix in ("64_", ""):
-            tell = getattr(library, f"{prefix}_get_num_threads{suffix}", None)
-            change = getattr(library, f"{prefix}_set_num_threads{suffix}", None)
-            if tell is not None and change is not None:
-                tell.restype, change.argtypes, change.restype = ctypes.c_int, [ctypes.c_int], None
-                return tell, change
-    return None
+    spelled = (f"{prefix}_{name}{suffix}" for prefix in ("scipy_openblas", "openblas") for suffix in ("64_", ""))
+    return next((found for s in spelled if (found := getattr(library, s, None)) is not None), None)
+
+
+def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """The functions of NumPy's OpenBLAS that tell and set its number of threads, if they can be found."""
+    tell, change = _function("get_num_threads"), _function("set_num_threads")
+    if tell is None or change is None:
+        return None
+    tell.restype, change.argtypes, change.restype = ctypes.c_int, [ctypes.c_int], None
+    return tell, change
+
+
+@cache
+def has_small_products() -> bool:
+    """Whether NumPy's BLAS multiplies small matrices as they lie, which OpenBLAS does on CPUs with AVX-512."""
+    tell = _function("get_corename")
+    if tell is None:
+        return False
+    tell.restype = ctypes.c_char_p
+    return tell() in (b"SkylakeX", b"Cooperlake", b"SapphireRapids")
 
 
 _blas = _openblas()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import pluggy
 
 from hal import dtypes
-from hal.blas import on_one_blas_thread, one_blas_thread
+from hal.blas import has_small_products, on_one_blas_thread, one_blas_thread
 from hal.blas import threads as blas_threads
 from hal.config import cache_dir, logs
 from hal.device import Device
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = [
     "API_VERSION", "Array", "Backend", "Buffer", "ConfigError", "DType", "DTypeError", "Device", "DeviceError",
     "Graph", "Group", "Kernel", "Kernels", "Link", "Node", "Op", "OutOfMemoryError", "Pace", "Spec", "Speed",
-    "Tolerance", "Unavailable", "Value", "blas_threads", "cache_dir", "current_scope", "dtypes", "hookimpl",
-    "listening", "logs", "on_one_blas_thread", "one_blas_thread",
+    "Tolerance", "Unavailable", "Value", "blas_threads", "cache_dir", "current_scope", "dtypes",
+    "has_small_products", "hookimpl", "listening", "logs", "on_one_blas_thread", "one_blas_thread",
 ]  # fmt: skip
 
 API_VERSION = 1

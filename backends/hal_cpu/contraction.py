@@ -18,6 +18,7 @@ from hal.plugin import Array, Spec, one_blas_thread
 from hal_cpu.movement import apart
 from hal_cpu.parallel import in_parts
 from hal_cpu.table import kernels
+from hal_cpu.tiles import multiply
 
 BLAS_ALONE = 1 << 18  # multiply-adds up to which OpenBLAS does not wake its threads
 PER_MULTIPLY_ADD = 0.2  # what one costs for `in_parts`: 0.05 as measured, times 4, since products split without loss
@@ -63,10 +64,10 @@ def _of_matrices(a: Array, b: Array, out: Array | None) -> Array:
     result = np.empty((m, n), a.dtype) if out is None else out
 
     def rows(start: int, stop: int) -> None:
-        np.matmul(a[start:stop], b, out=result[start:stop])
+        multiply(a[start:stop], b, result[start:stop])
 
     def columns(start: int, stop: int) -> None:
-        np.matmul(a, b[:, start:stop], out=result[:, start:stop])
+        multiply(a, b[:, start:stop], result[:, start:stop])
 
     with one_blas_thread():
         in_parts(rows if m >= n else columns, max(m, n), m * k * n * PER_MULTIPLY_ADD)

@@ -17,9 +17,7 @@ from hal.plugin import Array
 from hal_cpu.parallel import scratch
 from hal_cpu.recurrent import BLOCK, _cell_inputs, _narrow
 from hal_cpu.table import kernels
-
-SMALL = 1_000_000  # multiply-adds up to which OpenBLAS 0.3.31 takes a product for small
-NARROW = 16  # columns of a piece, at least
+from hal_cpu.tiles import multiply
 
 
 @lru_cache(maxsize=8)
@@ -33,27 +31,9 @@ def _constants(batch: int, n: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     return factors, summands
 
 
-class _Product:
-    """A product of a few rows with the same matrix at each step.
-
-    Of small products OpenBLAS copies no operand into an order of its own, on CPUs with AVX-512. So the matrix is laid
-    side by side in pieces of columns that make such products: 1.2 to 2 times as fast for 8 to 64 rows; on other CPUs,
-    where it always copies, as fast as in one piece.
-    """
-
-    def __init__(self, rows: int, matrix: Array) -> None:
-        terms, columns = matrix.shape
-        counts = [n for n in range(1, columns // NARROW + 1) if columns % n == 0]
-        self.pieces = next((n for n in counts if rows * terms * columns // n <= SMALL), 1)
-        if self.pieces > 1:
-            matrix = matrix.reshape(terms, self.pieces, -1).swapaxes(0, 1)
-        self.matrix = np.ascontiguousarray(matrix)
-
-    def __call__(self, x: Array, out: Array) -> None:
-        """Write x @ matrix into `out`, which is contiguous."""
-        if self.pieces > 1:
-            out = out.reshape(len(out), self.pieces, -1).swapaxes(0, 1)
-        np.matmul(x, self.matrix, out=out)
+def _by_columns(weight: Array) -> Array:
+    """The transposed weight with its rows in one piece, which BLAS multiplies few rows with in up to half the time."""
+    return np.ascontiguousarray(weight.T)
 
 
 def _each(*arrays: Array) -> Iterator[tuple[Any, ...]]:
@@ -85,9 +65,9 @@ def _previous(states: Array, first: Array, start: int, stop: int) -> Array:
 def rnn_sequence(given: Array, h: Array, w_hh: Array, *, nonlinearity: str) -> Array:
     dtype = given.dtype
     given, h, w_hh = _cell_inputs(given, h, w_hh)
-    hs, product = np.empty(given.shape, given.dtype), _Product(given.shape[1], w_hh.T)
+    hs, weight = np.empty(given.shape, given.dtype), _by_columns(w_hh)
     for x, new in _each(given, hs):
-        product(h, new)
+        multiply(h, weight, new)
         np.add(new, x, out=new)
         if nonlinearity == "tanh":
             np.tanh(new, out=new)
@@ -102,7 +82,6 @@ def rnn_sequence_gradient(g: Array, hs: Array, w_hh: Array, *, nonlinearity: str
     dtype = hs.dtype
     g, hs, w_hh = _cell_inputs(g, hs, w_hh)
     found, by_h = np.empty(hs.shape, hs.dtype), np.zeros(hs.shape[1:], hs.dtype)
-    product = _Product(len(by_h), w_hh)
     for start, stop in _steps_together(len(hs), by_h.size):
         slopes = found[start:stop]
         if nonlinearity == "tanh":
@@ -113,7 +92,7 @@ def rnn_sequence_gradient(g: Array, hs: Array, w_hh: Array, *, nonlinearity: str
         for t in range(stop - 1, start - 1, -1):
             np.add(by_h, g[t], out=by_h)
             np.multiply(found[t], by_h, out=found[t])
-            product(found[t], by_h)
+            multiply(found[t], w_hh, by_h)
     return _narrow(dtype, found, by_h)
 
 
@@ -127,12 +106,12 @@ def lstm_sequence(given: Array, h: Array, c: Array, w_hh: Array) -> tuple[Array,
     steps, batch, rows = given.shape
     n = rows // 4
     hs, cs = np.empty((steps, batch, n), given.dtype), np.empty((steps, batch, n), given.dtype)
-    sums, product = np.empty(given.shape, given.dtype), _Product(batch, w_hh.T)
+    sums, weight = np.empty(given.shape, given.dtype), _by_columns(w_hh)
     gates, entering = scratch("gates", (batch, rows), given.dtype), scratch("states", (batch, n), given.dtype)
     i, f, g, o = (gates[:, k * n : (k + 1) * n] for k in range(4))
     scale, shift = _constants(batch, n, given.dtype)
     for x, total, new_h, new_c in _each(given, sums, hs, cs):
-        product(h, total)
+        multiply(h, weight, total)
         np.add(total, x, out=total)
         np.multiply(total, scale, out=gates)
         np.tanh(gates, out=gates)
@@ -157,7 +136,7 @@ def lstm_sequence_gradient(
     n = rows // 4
     found = np.empty(sums.shape, sums.dtype)
     by_h, by_c = np.zeros((batch, n), sums.dtype), np.zeros((batch, n), sums.dtype)
-    product, step = _Product(batch, w_hh), scratch("states", (batch, n), sums.dtype)
+    step = scratch("states", (batch, n), sums.dtype)
     for start, stop in _steps_together(steps, batch * rows):
         kept, by_new = _lstm_slopes(sums[start:stop], cs, c, found[start:stop], start, stop)
         for t in range(stop - 1, start - 1, -1):
@@ -173,7 +152,7 @@ def lstm_sequence_gradient(
             if gs is not None:
                 np.add(slopes, gs[t], out=slopes)
             np.multiply(by_c, kept[t - start], out=by_c)
-            product(slopes, by_h)
+            multiply(slopes, w_hh, by_h)
     return _narrow(dtype, found, by_h, by_c)
 
 
@@ -217,12 +196,11 @@ def gru_sequence(given: Array, h: Array, w_hh: Array, b_hh: Array | None = None)
     given, h, w_hh, b_hh = _cell_inputs(given, h, w_hh, b_hh)
     steps, batch, rows = given.shape
     n = rows // 3
-    hs, sums = np.empty((steps, batch, n), given.dtype), np.empty(given.shape, given.dtype)
-    product = _Product(batch, w_hh.T)
+    hs, sums, weight = np.empty((steps, batch, n), given.dtype), np.empty(given.shape, given.dtype), _by_columns(w_hh)
     gates, new = scratch("gates", (batch, 2 * n), given.dtype), scratch("states", (batch, n), given.dtype)
     r, z = gates[:, :n], gates[:, n:]
     for x, made, out in _each(given, sums, hs):
-        product(h, made)
+        multiply(h, weight, made)
         if b_hh is not None:
             np.add(made, b_hh, out=made)
         np.add(made[:, : 2 * n], x[:, : 2 * n], out=gates)
@@ -255,7 +233,6 @@ def gru_sequence_gradient(
     n = rows // 3
     by_given, by_sums = np.empty(given.shape, given.dtype), np.empty(given.shape, given.dtype)
     by_h, by_new = np.zeros((batch, n), given.dtype), scratch("states", (batch, n), given.dtype)
-    product = _Product(batch, w_hh)
     for start, stop in _steps_together(steps, batch * rows):
         here = slice(start, stop)
         z = _gru_slopes(given[here], sums[here], hs, h, by_given[here], by_sums[here], start, stop)
@@ -265,7 +242,7 @@ def gru_sequence_gradient(
                 np.multiply(slopes, by_new[:, None], out=slopes)
             if gs is not None:
                 np.add(by_sums[t], gs[t], out=by_sums[t])
-            product(by_sums[t], by_h)
+            multiply(by_sums[t], w_hh, by_h)
             np.multiply(by_new, z[t - start], out=by_new)
             np.add(by_h, by_new, out=by_h)
     return _narrow(dtype, by_given, by_sums, by_h)
