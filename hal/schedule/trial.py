@@ -25,9 +25,10 @@ from hal.schedule.search import WORTH
 from hal.transfer import move
 
 WARM = 1  # calls of each plan that do not count: the first one takes memory, and may compile
-TRIES = 5, 24  # calls that do: at least, and at most
-ENOUGH = 0.2  # seconds of them after which there are no more
-FAR = 3.0  # times the quickest: what takes longer, twice, is not tried again
+TRIES = 5, 50  # calls that do: at least, and at most
+ENOUGH = 0.3  # seconds of them all after which there are no more
+FAR = 3.0  # times the quickest: what takes longer is not tried any more ...
+FAIR = 0.05  # ... after so many seconds of it: on a busy machine a few calls tell little
 
 
 def best_of(offers: Sequence[Offer], plan_of: Callable[[Graph], Plan], fresh: Collection[int] = ()) -> Plan:
@@ -97,9 +98,8 @@ def _run(plan: Plan, fresh: Collection[int]) -> Callable[[], None]:
 
 def _times(runs: Sequence[Callable[[], Any]]) -> list[float]:
     """The least time of each, run in turn; infinite of what fails. What is far behind is not run to the end."""
-    least = [inf] * len(runs)
+    least, spent = [inf] * len(runs), [0.0] * len(runs)
     going = set(range(len(runs)))
-    spent = 0.0
     for attempt in range(WARM + TRIES[1]):
         for i in sorted(going):
             start = time.perf_counter()
@@ -109,12 +109,10 @@ def _times(runs: Sequence[Callable[[], Any]]) -> list[float]:
                 least[i] = inf
                 going.discard(i)
                 continue
-            seconds = time.perf_counter() - start
             if attempt >= WARM:
-                least[i] = min(least[i], seconds)
-                spent += seconds
-        if attempt > WARM:
-            going -= {i for i in going if least[i] > FAR * min(least)}
-        if len(going) < 2 or (attempt + 1 >= WARM + TRIES[0] and spent > ENOUGH):
+                seconds = time.perf_counter() - start
+                least[i], spent[i] = min(least[i], seconds), spent[i] + seconds
+        going -= {i for i in going if least[i] > FAR * min(least) and spent[i] > FAIR}
+        if len(going) < 2 or (attempt + 1 >= WARM + TRIES[0] and sum(spent) > ENOUGH):
             break
     return least
