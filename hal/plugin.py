@@ -314,14 +314,17 @@ class Hooks(Protocol):
     @hookspec
     def hal_backends(self) -> Iterable[Backend]:
         """Backends to add."""
+        ...
 
     @hookspec
     def hal_ops(self) -> Iterable[Op]:
         """Ops to add to the table."""
+        ...
 
     @hookspec
     def hal_kernels(self) -> Mapping[str, Kernels]:
         """Kernels to add to existing backends, by backend name. They are asked before the backend's own."""
+        ...
 
     @hookspec
     def hal_rewrites(self) -> Iterable[Rewrite]:
@@ -329,11 +332,14 @@ class Hooks(Protocol):
 
         Each has the attribute `changes_rounding` if it may change the last bits of results; it can be switched off.
         """
+        ...
 
     @hookspec
     def hal_conformance(self) -> Iterable[Level]:
         """Levels to add to the conformance suite."""
+        ...
 
     @hookspec
     def hal_commands(self) -> Iterable[click.Command]:
         """Commands to add to the `hal` command line."""
+        ...
