@@ -16,8 +16,8 @@ import numpy as np
 from hal import ops
 from hal.codegen.folds import fold_of
 from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.composed import Run, composite, folded
-from hal.codegen.kernels.layout import row_strides
+from hal.codegen.kernels.composed import Run, composite, folded, shaped
+from hal.codegen.kernels.fuse import Outs
 from hal.codegen.kernels.movement import in_rows
 from hal.codegen.kernels.rows import wide_of
 from hal.codegen.kernels.runtime import Runtime
@@ -26,7 +26,6 @@ from hal.ops.adaptive_pooling import bounds
 from hal.plugin import Array, Op, Spec, dtypes
 
 Sizes = tuple[int, ...]
-Outs = Sequence[Buffer | None] | None
 # As if there were three spatial axes, of which axis a has bounds from `at[a]`: where windows start and stop, and from
 # which to which window each element is in. What is within an image is counted in 32 bits.
 _SIZES = "typedef struct { i32 in[3]; i32 out[3]; i32 at[3]; } sizes_;\n"
@@ -127,17 +126,16 @@ def _even(inside: Sizes, outside: Sizes) -> bool:
     return all(size % o == 0 for size, o in zip(inside, outside, strict=True))
 
 
-def _apart(x: Spec | Buffer, outside: Sizes) -> tuple[Sizes, Sizes]:
-    """The shape in which each spatial axis is one of windows and one of what is in them, and the same for windows."""
-    pairs = list(zip(x.shape[2:], outside, strict=True))
-    first = x.shape[:2]
-    return (*first, *(n for size, o in pairs for n in (o, size // o))), (*first, *(n for _, o in pairs for n in (o, 1)))
+def _apart(x: Spec | Buffer, outside: Sizes) -> Sizes:
+    """The shape in which each spatial axis is one of windows and one of what is in them."""
+    pairs = zip(x.shape[2:], outside, strict=True)
+    return (*x.shape[:2], *(n for size, o in pairs for n in (o, size // o)))
 
 
 def _seen_apart(x: Buffer, outside: Sizes) -> Buffer:
     steps = zip(x.shape[2:], outside, x.strides[2:], strict=True)
     strides = (*x.strides[:2], *(n for size, o, step in steps for n in (size // o * step, step)))
-    return x.view(_apart(x, outside)[0], strides)
+    return x.view(_apart(x, outside), strides)
 
 
 def _pool(op: Op, text: str, reduction: Op) -> None:
@@ -154,14 +152,12 @@ def _pool(op: Op, text: str, reduction: Op) -> None:
         wide = wide_of(x.dtype) if x.dtype.is_floating else x.dtype
         fold = fold_of(reduction, wide, wide)
         assert fold is not None
-        parts, _ = _apart(x, output)
+        parts = _apart(x, output)
         run = folded(
             runtime, op.name, [x.with_shape(parts)], tuple(range(3, len(parts), 2)), fold,
             lambda x: ops.cast(x, dtype=wide), lambda y: ops.cast(y, dtype=x.dtype),
         )  # fmt: skip
-        return lambda x, out=None: tuple(
-            y.view(shape, row_strides(shape)) for y in run(_seen_apart(x, output), out=out)
-        )
+        return lambda x, out=None: tuple(shaped(y, shape) for y in run(_seen_apart(x, output), out=out))
 
 
 def _average_gradient(op: Op) -> None:

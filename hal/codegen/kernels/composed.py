@@ -10,6 +10,7 @@ from hal.codegen.chain import chain_of
 from hal.codegen.folds import Fold
 from hal.codegen.kernels.buffer import Buffer
 from hal.codegen.kernels.fuse import FusedMap, FusedReduction, Outs
+from hal.codegen.kernels.layout import Shape, row_strides
 from hal.codegen.kernels.movement import copy_into
 from hal.codegen.kernels.overlap import overlaps
 from hal.codegen.kernels.rows import wide_of
@@ -26,6 +27,11 @@ Run = Callable[..., tuple[Buffer, ...]]  # run(*buffers, out=…)
 def widely(x: Tensor) -> Tensor:
     """A tensor in the dtype that composites of it are computed in."""
     return ops.cast(x, dtype=wide_of(x.dtype))
+
+
+def shaped(x: Buffer, shape: Shape) -> Buffer:
+    """A buffer whose elements lie row by row, in another shape."""
+    return x.view(shape, row_strides(shape))
 
 
 def mapped(runtime: Runtime, label: str, specs: Sequence[Spec], function: Callable[..., Any]) -> FusedMap:

@@ -5,12 +5,12 @@ Gates lie side by side along the last axis; each is a view, and so is what a gra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hal import ops
 from hal.codegen.kernels.buffer import Buffer
 from hal.codegen.kernels.composed import Run, composite, mapped
+from hal.codegen.kernels.fuse import Outs, results_for
 from hal.codegen.kernels.runtime import Runtime
 from hal.ops.precision import widened
 from hal.ops.recurrent import gru_slopes, gru_values, lstm_slopes, lstm_values
@@ -19,8 +19,6 @@ from hal.plugin import Spec
 if TYPE_CHECKING:
     from hal.tensor import Tensor
 
-Outs = Sequence[Buffer | None] | None
-
 
 def _parts(x: Buffer, count: int, axis: int = -1) -> list[Buffer]:
     """The parts that lie side by side along an axis."""
@@ -28,13 +26,6 @@ def _parts(x: Buffer, count: int, axis: int = -1) -> list[Buffer]:
     n, step = x.shape[axis] // count, x.strides[axis]
     shape = (*x.shape[:axis], n, *x.shape[axis + 1 :])
     return [x.view(shape, x.strides, x.offset + i * n * step) for i in range(count)]
-
-
-def _targets(runtime: Runtime, label: str, specs: Sequence[Spec], out: Outs) -> list[Buffer]:
-    """The buffers of results: those given, and new ones."""
-    given = out or [None] * len(specs)
-    pairs = zip(given, specs, strict=True)
-    return [runtime.empty(s.shape, s.dtype, label) if o is None else o for o, s in pairs]
 
 
 @composite(ops.lstm_gates, alone=True)
@@ -49,7 +40,7 @@ def lstm_gates_gradient(runtime: Runtime, gh: Spec, gc: Spec, gates: Spec, c: Sp
     slopes = mapped(runtime, label, [c] * 8, widened(lstm_slopes))
 
     def run(gh: Buffer, gc: Buffer, gates: Buffer, c: Buffer, new: Buffer, out: Outs = None) -> tuple[Buffer, ...]:
-        by_gates, by_c = _targets(runtime, label, (gates.spec, c.spec), out)
+        by_gates, by_c = results_for(runtime, label, (gates.spec, c.spec), out)
         slopes(gh, gc, *_parts(gates, 4), c, new, out=(*_parts(by_gates, 4), by_c))
         return by_gates, by_c
 
@@ -74,7 +65,7 @@ def gru_gates_gradient(runtime: Runtime, g: Spec, gi: Spec, gh: Spec, h: Spec) -
     slopes = mapped(runtime, label, [h] * 8, all_slopes)
 
     def run(g: Buffer, gi: Buffer, gh: Buffer, h: Buffer, out: Outs = None) -> tuple[Buffer, ...]:
-        by_gi, by_gh, by_h = _targets(runtime, label, (gi.spec, gh.spec, h.spec), out)
+        by_gi, by_gh, by_h = results_for(runtime, label, (gi.spec, gh.spec, h.spec), out)
         slopes(g, *_parts(gi, 3), *_parts(gh, 3), h, out=(*_parts(by_gi, 3), *_parts(by_gh, 3), by_h))
         return by_gi, by_gh, by_h
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from hal import ops
 from hal.codegen.folds import moments, sums
 from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.composed import Run, composite, folded, mapped, widely
-from hal.codegen.kernels.layout import row_strides
+from hal.codegen.kernels.composed import Run, composite, folded, mapped, shaped, widely
+from hal.codegen.kernels.fuse import Outs
 from hal.codegen.kernels.rows import wide_of
 from hal.codegen.kernels.runtime import Runtime
 from hal.ops.batch_normalization import over_channels
@@ -21,8 +21,6 @@ from hal.plugin import DType, Spec
 
 if TYPE_CHECKING:
     from hal.tensor import Tensor
-
-Outs = Sequence[Buffer | None] | None
 
 
 def _as(*xs: Tensor, dtype: DType) -> tuple[Tensor, ...]:
@@ -155,14 +153,9 @@ def _group_norm(runtime: Runtime, label: str, x: Spec, affine: Sequence[Spec], g
         target = None if out is None or out[0] is None else (_grouped(out[0], groups),)
         columns = [_channels(a, groups, ndim) for a in affine]
         (made,) = normal(seen, *statistics(seen), *columns, out=target)
-        return (out[0] if out is not None and out[0] is not None else _together(made, x.shape),)
+        return (out[0] if out is not None and out[0] is not None else shaped(made, x.shape),)
 
     return run
-
-
-def _together(made: Buffer, shape: tuple[int, ...]) -> Buffer:
-    """What was computed in groups, in the shape of x: its elements lie row by row."""
-    return made.view(shape, row_strides(shape))
 
 
 @composite(ops.group_norm)
@@ -223,6 +216,6 @@ def group_norm_gradient(runtime: Runtime, g: Spec, x: Spec, *weight: Spec, group
         target = None if out is None or out[0] is None else (_grouped(out[0], groups),)
         (made,) = result(g, x, *found, *means, *columns, out=target)
         rest = tuple(r.view(channels, (1,)) for r in rest)
-        return out[0] if out is not None and out[0] is not None else _together(made, shape), *rest
+        return out[0] if out is not None and out[0] is not None else shaped(made, shape), *rest
 
     return run

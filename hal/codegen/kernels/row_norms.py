@@ -8,8 +8,7 @@ from typing import Any
 from hal import ops
 from hal.codegen.folds import sums
 from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.composed import Run, composite, folded, widely
-from hal.codegen.kernels.layout import row_strides
+from hal.codegen.kernels.composed import Run, composite, folded, shaped, widely
 from hal.codegen.kernels.movement import in_rows, into
 from hal.codegen.kernels.rows import Rows, wide_of
 from hal.codegen.kernels.runtime import Runtime
@@ -112,7 +111,7 @@ def _gradient(
         seen = [v.view(shape, (shape[1], 1)) for v in (g, x)]
         rest = totals(*seen, *found.values(), out=None if out is None else out[1:])
         y = y if out is None or out[0] is None else into(y, out[0])
-        return y, *(r.view(last, row_strides(last)) for r in rest)
+        return y, *(shaped(r, last) for r in rest)
 
     return run
 

@@ -13,7 +13,7 @@ import numpy as np
 from hal import ops
 from hal.codegen.kernels.buffer import Buffer
 from hal.codegen.kernels.maps import PER_UNIT
-from hal.codegen.kernels.movement import copy_into, in_rows
+from hal.codegen.kernels.movement import in_rows, into
 from hal.codegen.kernels.runtime import Runtime
 from hal.codegen.kernels.table import kernels
 from hal.codegen.kernels.templates import filled_in
@@ -167,13 +167,6 @@ def _result(x: Buffer, out: Buffer | None, label: str) -> Buffer:
     return x.memory.runtime.empty(x.shape, x.dtype, label)
 
 
-def _into(result: Buffer, out: Buffer | None) -> Buffer:
-    if out is None or out is result:
-        return result
-    copy_into(result, out)
-    return out
-
-
 TOP = ("max", "top", "x_")
 TOTAL = ("sum", "all", exp_of("x_ - top"))
 SOFTMAX = Rows("softmax", ("x", "y"), folds=(TOP, TOTAL), element=(("y", exp_of("x_ - top") + " / all"),))
@@ -195,7 +188,7 @@ def _one_input(op: Any, rows: Rows) -> None:
     def kernel(x: Buffer, *, axis: int, out: Buffer | None = None) -> Buffer:
         result = _result(x, out, rows.label)
         rows(x.memory.runtime, x.shape, axis, wide_of(x.dtype), {"x": in_rows(x), "y": result})
-        return _into(result, out)
+        return into(result, out)
 
 
 def _two_inputs(op: Any, rows: Rows) -> None:
@@ -204,7 +197,7 @@ def _two_inputs(op: Any, rows: Rows) -> None:
         result = _result(x, out if out is None or out.memory is not g.memory else None, rows.label)
         given = {"g": in_rows(g), "x": in_rows(x), "y": result}
         rows(x.memory.runtime, x.shape, axis, wide_of(x.dtype), given)
-        return _into(result, out)
+        return into(result, out)
 
 
 _one_input(ops.softmax, SOFTMAX)

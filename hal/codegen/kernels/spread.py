@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hal import ops
 from hal.codegen.folds import fold_of, spread, sums
 from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.composed import Run, composite, folded, widely
-from hal.codegen.kernels.layout import row_strides
+from hal.codegen.kernels.composed import Run, composite, folded, shaped, widely
 from hal.codegen.kernels.reduction import Axes, axes_of
 from hal.codegen.kernels.rows import wide_of
 from hal.codegen.kernels.runtime import Runtime
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
     from hal.tensor import Tensor
 
 
-def _shaped(run: Run, shape: tuple[int, ...]) -> Run:
+def _with_axes(run: Run, shape: tuple[int, ...]) -> Run:
     """`run`, whose one result has these axes."""
-    return lambda *xs, out=None: tuple(made.view(shape, row_strides(shape)) for made in run(*xs, out=out))
+    return lambda *xs, out=None: tuple(shaped(made, shape) for made in run(*xs, out=out))
 
 
 def _result_shape(shape: tuple[int, ...], axis: Axes, keepdims: bool) -> tuple[int, ...]:
@@ -43,9 +42,9 @@ def _spread(op: Op, end: Callable[[Tensor], Tensor]) -> None:
 
         def run(x: Buffer, out: Sequence[Buffer | None] | None = None) -> tuple[Buffer, ...]:
             (mean,) = means(x)
-            return squares(x, mean.view(between.shape, row_strides(between.shape)), out=out)
+            return squares(x, shaped(mean, between.shape), out=out)
 
-        return _shaped(run, _result_shape(x.shape, axis, keepdims))
+        return _with_axes(run, _result_shape(x.shape, axis, keepdims))
 
 
 _spread(ops.var, lambda var: var)
@@ -72,10 +71,10 @@ def logsumexp(runtime: Runtime, x: Spec, *, axis: Axes, keepdims: bool) -> Run:
     )
 
     def run(x: Buffer, out: Sequence[Buffer | None] | None = None) -> tuple[Buffer, ...]:
-        top = highest(x)[0].view(between.shape, row_strides(between.shape))
+        top = shaped(highest(x)[0], between.shape)
         return shares(x, top, top, out=out)
 
-    return _shaped(run, _result_shape(x.shape, axis, keepdims))
+    return _with_axes(run, _result_shape(x.shape, axis, keepdims))
 
 
 # Losses that are the mean or the sum of one for each element.
