@@ -16,8 +16,7 @@ import numpy as np
 from hal import ops
 from hal.codegen.folds import fold_of
 from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.composed import Run, composite, folded, shaped
-from hal.codegen.kernels.fuse import Outs
+from hal.codegen.kernels.composed import Out, Run, composite, folded, shaped
 from hal.codegen.kernels.movement import in_rows
 from hal.codegen.kernels.rows import wide_of
 from hal.codegen.kernels.runtime import Runtime
@@ -145,7 +144,7 @@ def _pool(op: Op, text: str, reduction: Op) -> None:
         if not _even(x.shape[2:], output):
             windows = _Windows(runtime, x.shape[2:], output)
 
-            def uneven(x: Buffer, out: Outs = None) -> tuple[Buffer, ...]:
+            def uneven(x: Buffer, out: Out) -> tuple[Buffer, ...]:
                 return (windows.run(op.name, text, [x], runtime.empty(shape, x.dtype, op.name), X=x),)
 
             return uneven
@@ -157,7 +156,7 @@ def _pool(op: Op, text: str, reduction: Op) -> None:
             runtime, op.name, [x.with_shape(parts)], tuple(range(3, len(parts), 2)), fold,
             lambda x: ops.cast(x, dtype=wide), lambda y: ops.cast(y, dtype=x.dtype),
         )  # fmt: skip
-        return lambda x, out=None: tuple(shaped(y, shape) for y in run(_seen_apart(x, output), out=out))
+        return lambda x, out: tuple(shaped(y, shape) for y in run(_seen_apart(x, output), out=out))
 
 
 def _average_gradient(op: Op) -> None:
@@ -169,7 +168,7 @@ def _average_gradient(op: Op) -> None:
     def make(runtime: Runtime, g: Spec, *, sizes: Sizes) -> Run:
         windows, shape = _Windows(runtime, sizes, g.shape[2:]), (*g.shape[:2], *sizes)
 
-        def gradient(g: Buffer, out: Outs = None) -> tuple[Buffer, ...]:
+        def gradient(g: Buffer, out: Out) -> tuple[Buffer, ...]:
             return (windows.run(op.name, _AVERAGE_GRADIENT, [g], runtime.empty(shape, g.dtype, op.name), X=g),)
 
         return gradient
@@ -180,7 +179,7 @@ def _max_gradient(op: Op) -> None:
     def make(runtime: Runtime, g: Spec, x: Spec) -> Run:
         windows = _Windows(runtime, x.shape[2:], g.shape[2:])
 
-        def gradient(g: Buffer, x: Buffer, out: Outs = None) -> tuple[Buffer, ...]:
+        def gradient(g: Buffer, x: Buffer, out: Out) -> tuple[Buffer, ...]:
             places = windows.run(op.name, _PLACE, [x], runtime.empty(g.shape, dtypes.int32, op.name), X=x)
             made = runtime.empty(x.shape, g.dtype, op.name)
             return (windows.run(op.name, _MAX_GRADIENT, [g, places], made, G=g),)

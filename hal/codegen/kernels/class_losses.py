@@ -7,7 +7,7 @@ from typing import Any
 
 from hal import ops
 from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.composed import Run, composite
+from hal.codegen.kernels.composed import Out, Run, composite
 from hal.codegen.kernels.elementwise import map_of
 from hal.codegen.kernels.movement import copied, copy_into, in_rows
 from hal.codegen.kernels.reduction import reduction_of
@@ -108,7 +108,7 @@ def _register(op: Op, gradient: Op, softmax: bool) -> None:
     ) -> Run:  # fmt: skip
         own, wide = _kernels(op.name, softmax, bool(weight), label_smoothing > 0), wide_of(x.dtype)
 
-        def run(x: Buffer, target: Buffer, *weight: Buffer, out: Any = None) -> tuple[Buffer, ...]:
+        def run(x: Buffer, target: Buffer, *weight: Buffer, out: Out) -> tuple[Buffer, ...]:
             both = runtime.empty((2, *target.shape), wide, op.name)
             each, weights = (both.view(target.shape, both.strides[1:], i * target.size) for i in (0, 1))
             given: dict[str, Any] = {"x": in_rows(x), "t": in_rows(target), "loss": each, "weight_of": weights}
@@ -134,7 +134,7 @@ def _register(op: Op, gradient: Op, softmax: bool) -> None:
     ) -> Run:  # fmt: skip
         own, wide = _kernels(op.name, softmax, bool(weight), label_smoothing > 0), wide_of(x.dtype)
 
-        def run(g: Buffer, x: Buffer, target: Buffer, *weight: Buffer, out: Any = None) -> tuple[Buffer, ...]:
+        def run(g: Buffer, x: Buffer, target: Buffer, *weight: Buffer, out: Out) -> tuple[Buffer, ...]:
             made = runtime.empty(x.shape, x.dtype, gradient.name)
             given: dict[str, Any] = {"x": in_rows(x), "t": in_rows(target), "y": made, **_by_name(weight)}
             given |= {"ignored": ignore_index, "smooth": label_smoothing}

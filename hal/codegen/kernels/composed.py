@@ -9,7 +9,7 @@ from hal import ops
 from hal.codegen.chain import chain_of
 from hal.codegen.folds import Fold
 from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.fuse import FusedMap, FusedReduction, Outs
+from hal.codegen.kernels.fuse import FusedMap, FusedReduction
 from hal.codegen.kernels.layout import Shape, row_strides
 from hal.codegen.kernels.movement import copy_into
 from hal.codegen.kernels.overlap import overlaps
@@ -21,6 +21,7 @@ from hal.plugin import Op, Spec
 if TYPE_CHECKING:
     from hal.tensor import Tensor
 
+Out = Sequence[Buffer | None]  # memory for each result, or None where it is to be brought
 Run = Callable[..., tuple[Buffer, ...]]  # run(*buffers, out=…)
 
 
@@ -82,17 +83,17 @@ class Composite:
         self, runtime: Runtime, specs: tuple[Spec, ...], outs: tuple[Spec, ...], settings: Mapping[str, Any]
     ) -> Callable[..., Any]:
         """The function that is called with buffers of these specs."""
-        run = self.make(runtime, *specs, **settings)
+        run, nothing = self.make(runtime, *specs, **settings), (None,) * len(outs)
         if len(outs) == 1:
-            return lambda *xs, out=None, **settings: _apart(run, xs, None if out is None else (out,))[0]
-        return lambda *xs, out=None, **settings: _apart(run, xs, out)
+            return lambda *xs, out=None, **settings: _apart(run, xs, nothing if out is None else (out,), nothing)[0]
+        return lambda *xs, out=None, **settings: _apart(run, xs, out or nothing, nothing)
 
 
-def _apart(run: Run, xs: Sequence[Buffer], out: Outs) -> tuple[Buffer, ...]:
+def _apart(run: Run, xs: Sequence[Buffer], out: Out, nothing: Out) -> tuple[Buffer, ...]:
     """Run, writing into `out` where no input is read from it and the kernel can, and copying there where not."""
-    if out is None:
-        return run(*xs, out=None)
-    made = run(*xs, out=None if any(o is not None and overlaps(o, xs) for o in out) else out)
+    if out is nothing:
+        return run(*xs, out=nothing)
+    made = run(*xs, out=nothing if any(o is not None and overlaps(o, xs) for o in out) else out)
     for result, target in zip(made, out, strict=True):
         if target is not None and (result.memory is not target.memory or result.offset != target.offset):
             copy_into(result, target)

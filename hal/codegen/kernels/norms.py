@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from hal import ops
 from hal.codegen.folds import moments, sums
 from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.composed import Run, composite, folded, mapped, shaped, widely
-from hal.codegen.kernels.fuse import Outs
+from hal.codegen.kernels.composed import Out, Run, composite, folded, mapped, shaped, widely
 from hal.codegen.kernels.rows import wide_of
 from hal.codegen.kernels.runtime import Runtime
 from hal.ops.batch_normalization import over_channels
@@ -53,7 +52,7 @@ def batch_norm(runtime: Runtime, x: Spec, *given: Spec, eps: float) -> Run:
     ndim = len(x.shape)
     columns = [_column(s, ndim) for s in given]
     normal = mapped(runtime, "batch_norm", (x, *columns), lambda *xs: _normal(*xs, eps=eps))
-    return lambda x, *given, out=None: normal(x, *_columns(given, ndim), out=out)
+    return lambda x, *given, out: normal(x, *_columns(given, ndim), out=out)
 
 
 @composite(ops.batch_norm_train)
@@ -67,10 +66,10 @@ def batch_norm_train(runtime: Runtime, x: Spec, *affine: Spec, eps: float) -> Ru
     normal = mapped(runtime, label, (x, one, one, *columns), lambda *xs: _normal(*xs, eps=eps))
     unrounded = (None, None) if x.dtype in HALVES else ()
 
-    def run(x: Buffer, *affine: Buffer, out: Outs = None) -> tuple[Buffer, ...]:
-        found = statistics(x, out=None if out is None else (*unrounded, *out[1:]))
+    def run(x: Buffer, *affine: Buffer, out: Out) -> tuple[Buffer, ...]:
+        found = statistics(x, out=(*unrounded, *out[1:]))
         columns = _columns((*found[:2], *affine), ndim)
-        return *normal(x, *columns, out=None if out is None else out[:1]), *found[-2:]
+        return *normal(x, *columns, out=out[:1]), *found[-2:]
 
     return run
 
@@ -99,11 +98,11 @@ def batch_norm_train_gradient(
     inner = [_column(mean, ndim, wide)] * 2
     result = mapped(runtime, label, (g, x, *columns, *inner, *(_column(w, ndim) for w in weight)), by_x)
 
-    def run(g: Buffer, x: Buffer, mean: Buffer, var: Buffer, *weight: Buffer, out: Outs = None) -> tuple[Buffer, ...]:
+    def run(g: Buffer, x: Buffer, mean: Buffer, var: Buffer, *weight: Buffer, out: Out) -> tuple[Buffer, ...]:
         columns = _columns((mean, var), ndim)
-        along, level, *found = totals(g, x, *columns, out=None if out is None else (None, None, *out[1:]))
+        along, level, *found = totals(g, x, *columns, out=(None, None, *out[1:]))
         more = _columns((along, level, *weight), ndim)
-        return *result(g, x, *columns, *more, out=None if out is None else out[:1]), *found
+        return *result(g, x, *columns, *more, out=out[:1]), *found
 
     return run
 
@@ -148,12 +147,12 @@ def _group_norm(runtime: Runtime, label: str, x: Spec, affine: Sequence[Spec], g
     specs = (_in_groups(x, groups), one, one, *(s.with_shape(each) for s in affine))
     normal = mapped(runtime, label, specs, lambda *xs: _normal(*xs, eps=eps))
 
-    def run(x: Buffer, *affine: Buffer, out: Outs = None) -> tuple[Buffer, ...]:
+    def run(x: Buffer, *affine: Buffer, out: Out) -> tuple[Buffer, ...]:
         seen = _grouped(x, groups)
-        target = None if out is None or out[0] is None else (_grouped(out[0], groups),)
+        target = None if out[0] is None else (_grouped(out[0], groups),)
         columns = [_channels(a, groups, ndim) for a in affine]
         (made,) = normal(seen, *statistics(seen), *columns, out=target)
-        return (out[0] if out is not None and out[0] is not None else shaped(made, x.shape),)
+        return (shaped(made, x.shape) if out[0] is None else out[0],)
 
     return run
 
@@ -204,18 +203,18 @@ def group_norm_gradient(runtime: Runtime, g: Spec, x: Spec, *weight: Spec, group
     )  # fmt: skip
     result = mapped(runtime, label, (seen, seen, one, one, one, one, *scale), by_x)
 
-    def run(g: Buffer, x: Buffer, *weight: Buffer, out: Outs = None) -> tuple[Buffer, ...]:
+    def run(g: Buffer, x: Buffer, *weight: Buffer, out: Out) -> tuple[Buffer, ...]:
         shape, channels = x.shape, x.shape[1:2]
         g, x = _grouped(g, groups), _grouped(x, groups)
         found = statistics(x)
         of_weight, of_bias, along, level = inside(g, x, *found)
         flat = [w.view((groups, each), (w.strides[0] * each, w.strides[0])) for w in weight]
         means = [made.view(one.shape, found[0].strides) for made in of_groups(along, level, *flat)]
-        rest = of_channels(of_weight, of_bias, out=None if out is None else out[1:])
+        rest = of_channels(of_weight, of_bias, out=out[1:])
         columns = [_channels(w, groups, ndim) for w in weight]
-        target = None if out is None or out[0] is None else (_grouped(out[0], groups),)
+        target = None if out[0] is None else (_grouped(out[0], groups),)
         (made,) = result(g, x, *found, *means, *columns, out=target)
         rest = tuple(r.view(channels, (1,)) for r in rest)
-        return out[0] if out is not None and out[0] is not None else shaped(made, shape), *rest
+        return shaped(made, shape) if out[0] is None else out[0], *rest
 
     return run

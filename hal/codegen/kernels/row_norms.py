@@ -8,7 +8,7 @@ from typing import Any
 from hal import ops
 from hal.codegen.folds import sums
 from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.composed import Run, composite, folded, shaped, widely
+from hal.codegen.kernels.composed import Out, Run, composite, folded, shaped, widely
 from hal.codegen.kernels.movement import in_rows, into
 from hal.codegen.kernels.rows import Rows, wide_of
 from hal.codegen.kernels.runtime import Runtime
@@ -101,17 +101,16 @@ def _gradient(
         lambda *made: tuple(ops.cast(y, dtype=x.dtype) for y in made[: len(values)]),
     )  # fmt: skip
 
-    def run(g: Buffer, x: Buffer, *weight: Buffer, out: Any = None) -> tuple[Buffer, ...]:
+    def run(g: Buffer, x: Buffer, *weight: Buffer, out: Out) -> tuple[Buffer, ...]:
         g, x = in_rows(g), in_rows(x)
-        made = None if out is None or out[0] is None or not out[0].contiguous else out[0]
+        made = None if out[0] is None or not out[0].contiguous else out[0]
         y = runtime.empty(x.shape, x.dtype, rows.label) if made is None else made
         found = {name: runtime.empty(one.shape, wide, rows.label) for name in values}
         given = {"g": g, "x": x, "y": y, "eps": eps, **found, **dict(zip("w", map(in_rows, weight), strict=False))}
         rows(runtime, shape, 1, wide, given)
         seen = [v.view(shape, (shape[1], 1)) for v in (g, x)]
-        rest = totals(*seen, *found.values(), out=None if out is None else out[1:])
-        y = y if out is None or out[0] is None else into(y, out[0])
-        return y, *(shaped(r, last) for r in rest)
+        rest = totals(*seen, *found.values(), out=out[1:])
+        return into(y, out[0]), *(shaped(r, last) for r in rest)
 
     return run
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hal import ops
 from hal.codegen.folds import fold_of, spread, sums
 from hal.codegen.kernels.buffer import Buffer
-from hal.codegen.kernels.composed import Run, composite, folded, shaped, widely
+from hal.codegen.kernels.composed import Out, Run, composite, folded, shaped, widely
 from hal.codegen.kernels.reduction import Axes, axes_of
 from hal.codegen.kernels.rows import wide_of
 from hal.codegen.kernels.runtime import Runtime
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def _with_axes(run: Run, shape: tuple[int, ...]) -> Run:
     """`run`, whose one result has these axes."""
-    return lambda *xs, out=None: tuple(shaped(made, shape) for made in run(*xs, out=out))
+    return lambda *xs, out: tuple(shaped(made, shape) for made in run(*xs, out=out))
 
 
 def _result_shape(shape: tuple[int, ...], axis: Axes, keepdims: bool) -> tuple[int, ...]:
@@ -40,7 +40,7 @@ def _spread(op: Op, end: Callable[[Tensor], Tensor]) -> None:
             lambda x, mean: ops.square(widely(x) - mean), lambda var: ops.cast(end(var), dtype=x.dtype),
         )  # fmt: skip
 
-        def run(x: Buffer, out: Sequence[Buffer | None] | None = None) -> tuple[Buffer, ...]:
+        def run(x: Buffer, out: Out) -> tuple[Buffer, ...]:
             (mean,) = means(x)
             return squares(x, shaped(mean, between.shape), out=out)
 
@@ -70,7 +70,7 @@ def logsumexp(runtime: Runtime, x: Spec, *, axis: Axes, keepdims: bool) -> Run:
         runtime, label, [x, between], axes, sums(1, wide), lambda x, top: ops.exp(widely(x) - top), after, [between]
     )
 
-    def run(x: Buffer, out: Sequence[Buffer | None] | None = None) -> tuple[Buffer, ...]:
+    def run(x: Buffer, out: Out) -> tuple[Buffer, ...]:
         top = shaped(highest(x)[0], between.shape)
         return shares(x, top, top, out=out)
 
