@@ -30,7 +30,7 @@ def tile(m: int, terms: int, transposed: bool) -> tuple[int, int]:
 def multiply(a: Array, b: Array, out: Array) -> None:
     """Write a @ b, for matrices of one dtype, into `out`, which is neither of them."""
     (m, terms), n = a.shape, b.shape[1]
-    if terms not in TERMS or m < 4 or a.itemsize > 8 or not has_small_products():
+    if terms not in TERMS or m < 4 or a.dtype.kind != "f" or not has_small_products():
         np.matmul(a, b, out=out)
         return
     by_transposed = b.strides[0] == b.itemsize
