@@ -1,6 +1,7 @@
-"""Measures OpenCL against what runs on the same cores: products, convolutions, attention, chains, training steps.
+"""Measures OpenCL against what runs on the same cores: products, convolutions, attention, chains, composites,
+training steps.
 
-    python tests/bench/opencl.py [products] [convolutions] [attention] [chains] [steps] [--threads 1] [--rounds 15]
+    python tests/bench/opencl.py [WORKLOAD ...] [--threads 1] [--rounds 15]
 
 Contenders of a row are timed in turn within one run, and what is told is the median of the ratios of each round: more
 than 1 means that OpenCL is quicker. Of each ratio there are two: of the time on the wall, and (in brackets) of the
@@ -16,10 +17,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 Contenders = dict[str, Callable[[], Any]]
-WORKLOADS = ("products", "convolutions", "attention", "chains", "steps")
+WORKLOADS = ("products", "convolutions", "attention", "chains", "composites", "steps")
 
 
 def arguments() -> argparse.Namespace:
@@ -244,6 +246,54 @@ def chains(rounds: int) -> None:
         except Exception as error:  # torch is not here, or has no compiler of its own
             print(f"without torch.compile: {type(error).__name__}", file=sys.stderr)
         told(name, contenders, rounds, 16 * count, "GB/s")
+
+
+def composites(rounds: int) -> None:
+    """Ops that have a kernel and could be decomposed, beside their decompositions: single calls, and compiled."""
+    import numpy as np
+
+    import hal
+    from hal import ops
+
+    wait = waiting(hal)
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape: int) -> Any:
+        return hal.tensor(rng.uniform(0.5, 1.5, shape).astype(np.float32), device="opencl")
+
+    def cases() -> Iterator[tuple[Any, list[Any], dict[str, Any]]]:
+        eps = {"eps": 1e-5}
+        for n, c, size in ((64, 16, 28), (32, 64, 32), (16, 256, 7)):
+            x, g, (mean, var, w, b) = drawn(n, c, size, size), drawn(n, c, size, size), (drawn(c) for _ in range(4))
+            yield ops.batch_norm, [x, mean, var, w, b], eps
+            yield ops.batch_norm_train, [x, w, b], eps
+            yield ops.batch_norm_train_gradient, [g, x, mean, var, w], eps
+            yield ops.group_norm, [x, w, b], {"groups": 8, **eps}
+            yield ops.group_norm_gradient, [g, x, w], {"groups": 8, **eps}
+            yield ops.adaptive_avg_pool2d, [x], {"output": (5, 5)}
+            yield ops.adaptive_max_pool2d_gradient, [drawn(n, c, 5, 5), x], {}
+        for rows, length in ((512, 128), (4096, 256), (2048, 768)):
+            x, g, w = drawn(rows, length), drawn(rows, length), drawn(length)
+            target = hal.tensor(rng.integers(0, length, rows), device="opencl")
+            yield ops.layer_norm_gradient, [g, x, w], {"dims": 1, **eps}
+            yield ops.rms_norm_gradient, [g, x, w], {"dims": 1, **eps}
+            yield ops.var, [x], {"axis": 1}
+            yield ops.mse_loss, [x, g], {}
+            yield ops.nll_loss, [x, target], {}
+            yield ops.cross_entropy, [x, target], {"label_smoothing": 0.1}
+        h, gates = drawn(32, 128), drawn(32, 512)
+        yield ops.lstm_gates, [gates, h], {}
+        yield ops.lstm_gates_gradient, [h, h, gates, h, h], {}
+
+    for op, inputs, settings in cases():
+        full = op.bind(len(inputs), settings)
+        kernel, parts = partial(op, **full), partial(op.decompose, **full)
+        for kind, ways in (("", (kernel, parts)), (", compiled", (hal.compile(kernel), hal.compile(parts)))):
+            contenders: Contenders = {
+                name: lambda way=way, inputs=inputs: (way(*inputs), wait())
+                for name, way in zip(("opencl", "decomposed"), ways, strict=True)
+            }
+            told(f"{op.name} {'x'.join(map(str, inputs[0].shape))}{kind}", contenders, 3 * rounds)
 
 
 def steps(rounds: int) -> None:
