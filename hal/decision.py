@@ -31,8 +31,7 @@ class Decision:
     """How one op runs on one device for one tuple of specs and settings.
 
     Attributes:
-        kernel: for the usual case, the backend's function; else None, and `execute` does it. Where both are there, the
-            kernel is for calls, and `execute` for what is traced.
+        kernel: for the usual case, the backend's function; else None, and `execute` does it.
         spec: of the one result; None when there are several.
         specs: of all results.
         settings: all of them, defaults filled in.
@@ -41,16 +40,20 @@ class Decision:
         records: whether the result may require a gradient.
         view: whether this is a movement op whose result is a view of its input.
         out: whether the kernel can write into given buffers.
+        alone: whether the kernel is for single calls; see `hal.plugin.Kernel`.
         reason: why the op does not run natively.
     """
 
-    __slots__ = ("execute", "how", "kernel", "out", "reason", "records", "settings", "share", "spec", "specs", "view")
+    __slots__ = (
+        "alone", "execute", "how", "kernel", "out", "reason", "records", "settings", "share", "spec", "specs", "view",
+    )  # fmt: skip
 
     def __init__(
         self, op: Op, specs: tuple[Spec, ...], single: bool, settings: Settings, kernel: Kernel | None
     ) -> None:
         self.kernel: Callable[..., Any] | None = kernel.run if kernel else None
         self.out = kernel is not None and kernel.out
+        self.alone = kernel is not None and kernel.alone
         self.spec = specs[0] if single else None
         self.specs = specs
         self.settings = settings
@@ -115,8 +118,6 @@ def _decide(op: Op, device: Device, specs: tuple[Spec, ...], settings: Settings)
     decision = Decision(op, outs, single, full, kernel)
     if kernel is not None:
         decision.kernel = backend.prepare(op, kernel, specs, outs, full)
-        if kernel.alone and op.decompose is not None:
-            decision.execute = _decomposed(decision)
         _log_decision(op, device, specs, decision)
         return decision
     if foreign:

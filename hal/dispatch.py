@@ -72,8 +72,6 @@ def run(op: Op, args: tuple[Any, ...], settings: Settings) -> Any:
         return decision.execute(op, args)
     given = decision.settings
     if tracing.tracer is not None and (tracer := tracing.active()) is not None:
-        if decision.execute is not None:
-            return decision.execute(op, args)
         return tracer.emit(op, device, args, decision)
     try:
         if count == 1:

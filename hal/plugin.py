@@ -56,7 +56,7 @@ class Kernel:
         when: asked about specs and settings before anything runs; None means always.
         out: whether `run` can be given `out=buffer` to write into (a tuple for several results).
         alone: whether it is for single calls: a compiled graph has the op's decomposition instead, whose parts join
-            groups with what stands before and behind.
+            groups with what stands before and behind; if it is not `exact`, since both may round in different ways.
     """
 
     run: Callable[..., Any]

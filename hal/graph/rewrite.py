@@ -9,7 +9,7 @@ from hal.graph.graph import Graph, Rewrite, Value
 from hal.graph.rewrites.algebra import algebra, rounding_algebra
 from hal.graph.rewrites.common import common_subexpressions
 from hal.graph.rewrites.dead import dead_code
-from hal.graph.rewrites.decomposition import decomposed
+from hal.graph.rewrites.decomposition import alone, decomposed
 from hal.graph.rewrites.folding import constant_folding
 from hal.graph.rewrites.fusion import elementwise_fusion
 from hal.graph.rewrites.joins import joins
@@ -21,7 +21,7 @@ from hal.graph.rewrites.shapes import shape_cleanup
 from hal.graph.rewrites.updates import optimizer_updates
 
 SIMPLIFICATIONS: tuple[Rewrite, ...] = (
-    dead_code, constant_folding, algebra, rounding_algebra, shape_cleanup, common_subexpressions, patterns,
+    dead_code, alone, constant_folding, algebra, rounding_algebra, shape_cleanup, common_subexpressions, patterns,
     joins, pairs, dead_code,
 )  # fmt: skip
 GROUPINGS: tuple[Rewrite, ...] = (elementwise_fusion, epilogue_fusion, reduction_fusion, optimizer_updates)

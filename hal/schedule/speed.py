@@ -18,8 +18,8 @@ class Pace:
         start: seconds that any call takes in a compiled plan.
         flop, byte: seconds for each operation and each byte of the op record's cost.
 
-    >>> Pace(start=1e-6, flop=1e-9, byte=0.0).seconds(flops=1000, nbytes=64)
-    2e-06
+    >>> Pace(start=0.25, flop=0.5, byte=0.125).seconds(flops=3, nbytes=2)
+    2.0
     """
 
     start: float

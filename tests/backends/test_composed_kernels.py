@@ -153,6 +153,13 @@ def test_what_is_one_map_is_part_of_a_group_when_compiled() -> None:
     assert not any(step.node.op is ops.batch_norm for step in f.plans[0].steps)
 
 
+def test_a_graph_that_must_be_exact_has_the_kernel_of_single_calls() -> None:
+    x, y = (on_device(RNG.normal(size=(64, 10)).astype(np.float32)) for _ in range(2))
+    f = hal.compile(ops.mse_loss, exact=True)
+    assert [f(x, y).item() for _ in range(3)] == [ops.mse_loss(x, y).item()] * 3
+    assert [step.node.op for step in f.plans[0].steps] == [ops.mse_loss]
+
+
 # fmt: off
 FUNCTIONS: list[tuple[Op, Callable[..., Any], float, float]] = [  # the range that is drawn from, and the most ULP
     (ops.tanh, np.tanh, 11, 4),
