@@ -1,7 +1,7 @@
 """Tries plans before one is used: predictions err, and devices may share one processor.
 
-All run a few times, in turn, on ones (and zeros for whole numbers); nothing that they compute is kept, and no state is
-touched. So `auto` is never much slower than the best of what was tried, whatever was predicted.
+All run a few times, in turn, on small random numbers (and zeros for whole numbers); nothing that they compute is kept,
+and no state is touched. So `auto` is never much slower than the best of what was tried, whatever was predicted.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ from hal.schedule.queues import overlapped
 from hal.schedule.search import WORTH
 from hal.transfer import move
 
-WARM = 1  # calls of each plan that do not count: the first one takes memory, and may compile
-TRIES = 5, 50  # calls that do: at least, and at most
-ENOUGH = 0.3  # seconds of them all after which there are no more
-FAR = 3.0  # times the quickest: what takes longer is not tried any more ...
-FAIR = 0.05  # ... after so many seconds of it: on a busy machine a few calls tell little
+BURST = 3  # calls of one plan in a row, so that it finds its data in the caches, as it will
+TRIES = (
+    2,
+    40,
+)  # bursts of each, at least and at most, after a call that does not count: it takes memory, and may compile
+ENOUGH = 0.4  # seconds of them all after which there are no more
+SMALL = 0.1  # what numbers are below: not so large that they overflow, nor so small that they vanish
+FAR = 1.5  # times the quickest: what takes longer is not tried any more ...
+FAIR = 0.05  # ... after so many seconds of it: on a busy machine a few calls tell little. Longer calls have no bursts
 
 
 def best_of(offers: Sequence[Offer], plan_of: Callable[[Graph], Plan], fresh: Collection[int] = ()) -> Plan:
@@ -76,11 +80,12 @@ def _say(what: str) -> None:
 def _run(plan: Plan, fresh: Collection[int]) -> Callable[[], None]:
     """A call of a plan on numbers, with the copies of what is new in each call, until all is done."""
     inputs, homes = plan.graph.inputs, [plan.graph.away.get(v, v.device) for v in plan.graph.inputs]
+    random = np.random.default_rng(0)  # equal numbers would be quicker than others: sums of them overflow, say
     given = []
     for i, v in enumerate(inputs):
-        make = np.ones if v.spec.dtype.is_inexact else np.zeros  # whole numbers may be indices
+        numbers = SMALL * random.random(v.spec.shape) if v.spec.dtype.is_inexact else np.zeros(v.spec.shape)  # indices?
         device = homes[i] if i in fresh else v.device
-        given.append(device.backend.upload(make(v.spec.shape, v.spec.dtype.numpy), device))
+        given.append(device.backend.upload(numbers.astype(v.spec.dtype.numpy), device))
     moved = [i for i in fresh if homes[i] is not inputs[i].device]
     devices = {v.device for v in plan.graph.results}
 
@@ -100,19 +105,21 @@ def _times(runs: Sequence[Callable[[], Any]]) -> list[float]:
     """The least time of each, run in turn; infinite of what fails. What is far behind is not run to the end."""
     least, spent = [inf] * len(runs), [0.0] * len(runs)
     going = set(range(len(runs)))
-    for attempt in range(WARM + TRIES[1]):
+    for attempt in range(1 + TRIES[1]):
         for i in sorted(going):
-            start = time.perf_counter()
             try:
-                runs[i]()
+                for _ in range(BURST if attempt else 1):
+                    start = time.perf_counter()
+                    runs[i]()
+                    seconds = time.perf_counter() - start
+                    if attempt:
+                        least[i], spent[i] = min(least[i], seconds), spent[i] + seconds
+                    if seconds > FAIR:
+                        break
             except (HalError, IndexError):  # something cannot take such numbers
                 least[i] = inf
                 going.discard(i)
-                continue
-            if attempt >= WARM:
-                seconds = time.perf_counter() - start
-                least[i], spent[i] = min(least[i], seconds), spent[i] + seconds
         going -= {i for i in going if least[i] > FAR * min(least) and spent[i] > FAIR}
-        if len(going) < 2 or (attempt + 1 >= WARM + TRIES[0] and sum(spent) > ENOUGH):
+        if len(going) < 2 or (attempt >= TRIES[0] and sum(spent) > ENOUGH):
             break
     return least

@@ -308,14 +308,14 @@ def test_plans_are_timed_in_turn_and_what_is_far_behind_or_fails_is_not_tried_ag
 
         return run
 
-    times = trial._times([taking("a", 1e-3), taking("b", 2e-3), taking("far", 3e-2), taking("fails", 1e-3)])
-    assert times == pytest.approx([1e-3, 2e-3, 3e-2, inf])
-    assert calls[:4] == ["a", "b", "far", "fails"]
-    assert (calls.count("far"), calls.count("fails")) == (trial.WARM + 2, 1)
-    assert calls.count("a") == calls.count("b") == trial.WARM + trial.TRIES[1]
+    times = trial._times([taking("a", 1e-3), taking("b", 1.2e-3), taking("far", 3e-2), taking("fails", 1e-3)])
+    assert times == pytest.approx([1e-3, 1.2e-3, 3e-2, inf])
+    assert calls[:7] == ["a", "b", "far", "fails", "a", "a", "a"]
+    assert (calls.count("far"), calls.count("fails")) == (1 + trial.BURST, 1)
+    assert calls.count("a") == calls.count("b") == 1 + trial.BURST * trial.TRIES[1]
     calls.clear()
     trial._times([taking("a", 1.0), taking("b", 1.0)])
-    assert calls == ["a", "b"] * (trial.WARM + trial.TRIES[0])
+    assert calls == ["a", "b"] * (1 + trial.TRIES[0])
 
 
 def test_what_was_measured_holds_while_the_device_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
