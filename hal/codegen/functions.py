@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import re
 
-# exp: x = n log(2) + r with |r| <= log(2) / 2. The whole number n is found by adding 1.5 * 2**23, and is then the lower
-# bits of the sum; 2**n is multiplied in two halves, so that the result may be subnormal.
-_EXP_F32 = """
-HAL_FUNCTION f32 hal_exp_f32(f32 x) {
-    const f32 c = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
+# exp(c) = 2**n (1 + r + r r p): c = n log(2) + r with |r| <= log(2) / 2. The whole number n is found by adding
+# 1.5 * 2**23, and is then the lower bits of the sum.
+_REDUCED = """\
     const f32 shifted = c * 1.44269504088896341f + 12582912.0f;
     const i32 n = hal_bits_f32(shifted) - 0x4B400000;
     const f32 whole = shifted - 12582912.0f;
     const f32 r = (c - whole * 0.693359375f) + whole * 2.12194440e-4f;
     const f32 p = ((((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f) * r
-        + 1.6666665459e-1f) * r + 5.0000001201e-1f;
+        + 1.6666665459e-1f) * r + 5.0000001201e-1f;"""  # coefficients, of log too: S. L. Moshier, Cephes, expf, logf
+
+# exp: 2**n is multiplied in two halves, so that the result may be subnormal.
+_EXP_F32 = f"""
+HAL_FUNCTION f32 hal_exp_f32(f32 x) {{
+    const f32 c = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
+{_REDUCED}
     const f32 y = p * (r * r) + r + 1.0f;
     const i32 half_n = n >> 1;
     return y * hal_float_f32((half_n + 127) << 23) * hal_float_f32((n - half_n + 127) << 23);
-}
-"""  # coefficients of exp and log: S. L. Moshier, Cephes, expf and logf
+}}
+"""
 
 # log: x = m 2**n with sqrt(1/2) <= m < sqrt(2); subnormals are made larger first.
 _LOG_F32 = """
@@ -62,19 +66,14 @@ HAL_FUNCTION f32 hal_log1p_f32(f32 x) {
 """
 
 # exp(x) - 1: as exp, but 2**n (exp(r) - 1) and 2**n - 1 are added, halved so that neither overflows early.
-_EXPM1_F32 = """
-HAL_FUNCTION f32 hal_expm1_f32(f32 x) {
+_EXPM1_F32 = f"""
+HAL_FUNCTION f32 hal_expm1_f32(f32 x) {{
     const f32 c = x < -20.0f ? -20.0f : x > 89.0f ? 89.0f : x;
-    const f32 shifted = c * 1.44269504088896341f + 12582912.0f;
-    const i32 n = hal_bits_f32(shifted) - 0x4B400000;
-    const f32 whole = shifted - 12582912.0f;
-    const f32 r = (c - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    const f32 p = ((((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f) * r
-        + 1.6666665459e-1f) * r + 5.0000001201e-1f;
+{_REDUCED}
     const f32 half_of = hal_float_f32((n + 126) << 23);
     const f32 y = 2.0f * (half_of * (p * (r * r) + r) + (half_of - 0.5f));
     return x == 0.0f ? x : y;
-}
+}}
 """
 
 

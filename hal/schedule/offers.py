@@ -16,7 +16,7 @@ from hal.schedule.machine import Machine, candidates, here
 from hal.schedule.placing import Binding, Living, with_room
 from hal.schedule.search import Choice, mostly
 
-HOPELESS = 5.0  # times the best prediction: predictions were off by 0.5 to 3.3 times
+HOPELESS = 5.0  # times the best prediction: predictions of single nodes may be that far off
 MOST = 4  # offers
 RETURNS = 4  # calls after which state that another plan has moved is expected to be wanted back by that plan
 FOLLOW = "follow"

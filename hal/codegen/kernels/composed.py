@@ -13,6 +13,7 @@ from hal.codegen.kernels.fuse import FusedMap, FusedReduction
 from hal.codegen.kernels.layout import Shape, row_strides
 from hal.codegen.kernels.movement import copy_into
 from hal.codegen.kernels.overlap import overlaps
+from hal.codegen.kernels.prepared import Prepared
 from hal.codegen.kernels.rows import wide_of
 from hal.codegen.kernels.runtime import Runtime
 from hal.codegen.kernels.table import kernels
@@ -66,23 +67,16 @@ def folded(
     return FusedReduction(runtime, label, first, axes, fold, last, (*first.inputs, *last.inputs[len(made) :]))
 
 
-class Composite:
+class Composite(Prepared):
     """The kernel of an op, made by `make(runtime, *specs, **settings)` for each tuple of specs and settings."""
 
     def __init__(self, op: Op, make: Callable[..., Run]) -> None:
-        self.op = op
+        super().__init__(op)
         self.make = make
-
-    def __call__(self, *xs: Buffer, out: Any = None, **settings: Any) -> Any:
-        specs = tuple(x.spec for x in xs)
-        inferred = self.op.infer(*specs, **settings)
-        outs = inferred if isinstance(inferred, tuple) else (inferred,)
-        return self.prepare(xs[0].memory.runtime, specs, outs, settings)(*xs, out=out)
 
     def prepare(
         self, runtime: Runtime, specs: tuple[Spec, ...], outs: tuple[Spec, ...], settings: Mapping[str, Any]
     ) -> Callable[..., Any]:
-        """The function that is called with buffers of these specs."""
         run, nothing = self.make(runtime, *specs, **settings), (None,) * len(outs)
         if len(outs) == 1:
             return lambda *xs, out=None, **settings: _apart(run, xs, nothing if out is None else (out,), nothing)[0]

@@ -11,6 +11,7 @@ from hal.codegen.expressions import NoExpression, Writer, elementwise_ops
 from hal.codegen.kernels.buffer import Buffer
 from hal.codegen.kernels.layout import Shape
 from hal.codegen.kernels.maps import Map
+from hal.codegen.kernels.prepared import Prepared
 from hal.codegen.kernels.runtime import Runtime
 from hal.codegen.kernels.table import kernels
 from hal.plugin import DType, Op, Spec
@@ -35,22 +36,12 @@ def map_of(op: Op, inputs: tuple[DType, ...], outputs: tuple[DType, ...], settin
     return Map(op.name, inputs, outputs, body)
 
 
-class Elementwise:
+class Elementwise(Prepared):
     """The kernel of one op whose results have the shape that its inputs broadcast to."""
-
-    def __init__(self, op: Op) -> None:
-        self.op = op
-
-    def __call__(self, *xs: Buffer, out: Any = None, **settings: Any) -> Any:
-        specs = tuple(x.spec for x in xs)
-        inferred = self.op.infer(*specs, **settings)
-        outs = inferred if isinstance(inferred, tuple) else (inferred,)
-        return self.prepare(xs[0].memory.runtime, specs, outs, settings)(*xs, out=out)
 
     def prepare(
         self, runtime: Runtime, specs: tuple[Spec, ...], outs: tuple[Spec, ...], settings: Mapping[str, Any]
     ) -> Callable[..., Any]:
-        """The function that is called with buffers of these specs."""
         given = tuple(s.dtype for s in specs)
         run = map_of(self.op, given, tuple(s.dtype for s in outs), tuple(settings.items()))
         label = self.op.name
